@@ -1,0 +1,326 @@
+"""The whole contract, without a thread, a clock or a socket: lanes, plus what is rarer than an event.
+
+Three things, each acting on the lanes between two events:
+
+*Back-pressure* (P7). `Lanes.submit` answers None at its limit, and the driver then asks `offer`, which refuses the
+event, or accepts it over the bound, or lists its adder. Adders are served first come, first served: while one is
+listed the limit is 0, so that nobody slips in, and they are let in together once half of the bound is free.
+
+*Endings* (P8). One way, whoever asks, and however often:
+
+    open --drain--> draining --+--(nothing waits, nothing in flight)--> ended
+      |                |       |
+      +-----stop-------+--> stopping --(nothing in flight)--> ended, the rest in `left`
+
+A draining pool takes adds from its handlers only; a stopping one chooses nothing more and takes none. A worker leaves
+once the pool is `finished`, and the last to leave ends it.
+
+*Failure* (P9). The policy is *fail*: the event that failed heads its lane again and the pool stops. With it in
+place, at any instant,
+
+    added == handled + returned + in_flight + waiting
+"""
+
+from __future__ import annotations
+
+import enum
+import sys
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any, Generic
+
+from workpool.errors import HandlerError, PoolClosed, PoolFull
+from workpool.lanes import NOTHING, E, K, Lanes
+
+__all__ = ["Crowd", "Dispatch", "State", "Stats"]
+
+
+class State(enum.Enum):
+    """How far a pool is on its one way."""
+
+    OPEN = "open"
+    DRAINING = "draining"
+    STOPPING = "stopping"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What a pool counts, at one instant (P10).
+
+    `added == handled + dead + returned + merged + cancelled + in_flight + waiting`, and
+    `waiting == queued + delayed + retrying + parked`. Under the failure policy *fail*, `dead`, `merged`, `cancelled`,
+    `delayed`, `retrying` and `parked` stay 0.
+    """
+
+    added: int
+    handled: int
+    returned: int
+    in_flight: int
+    waiting: int
+    queued: int
+    keys: int
+    """Keys that have an event, waiting or in flight."""
+    dead: int = 0
+    merged: int = 0
+    cancelled: int = 0
+    delayed: int = 0
+    retrying: int = 0
+    parked: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a pool failed."""
+
+    key: Hashable | None
+    event: Any
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """Where the backlog of a pool sits."""
+
+    key: Hashable | None
+    """The key in flight with most events behind it; None where no key in flight has any."""
+    depth: int
+    """How many events wait behind it."""
+    blocked: int
+    """How many events wait behind all the keys in flight."""
+
+
+class Dispatch(Lanes[K, E], Generic[K, E]):
+    """The lanes of a pool, with its bound, its adders, its endings and its failure."""
+
+    __slots__ = (
+        "_warned", "adders", "admitted", "failure", "left", "max_backlog", "name", "resume", "returned",
+        "state", "warning", "workers",
+    )  # fmt: skip
+
+    def __init__(self, max_backlog: int | None = None, name: str = "default") -> None:
+        self.max_backlog = sys.maxsize if max_backlog is None else max_backlog
+        super().__init__(self._half())
+        self.name = name
+        self.state = State.OPEN
+        self.failure: Failure | None = None
+        self.workers = 0
+        """Workers that have not left."""
+        self.adders: OrderedDict[object, tuple[K, E]] = OrderedDict()
+        """Who waits for room, the first first: the driver's token for each, with what it adds."""
+        self.resume = -1
+        """The driver calls `admit` where no more than this many events wait; -1 while there are no adders."""
+        self.admitted: list[object] = []
+        """Those of them that were let in and whom the driver has not told yet."""
+        self.warning: Crowd | None = None
+        """Set once, when half of the bound waits behind keys in flight: for the driver to log and to clear."""
+        self.returned = 0
+        self.left: list[tuple[K, E]] = []
+        """What the ending returned; empty until then."""
+        self._warned = False
+
+    # Adding: what Lanes.submit left undecided.
+
+    def offer(self, key: K, event: E, adder: object = None, inside: bool = False) -> bool | None:
+        """Decide about an event that `submit` did not accept.
+
+        Args:
+            key: As for `submit`.
+            event: As for `submit`.
+            adder: The driver's token for a caller that is ready to wait; None for one that is not.
+            inside: The caller is a handler of this pool, and would wait for itself: accept over the bound.
+
+        Returns:
+            None where the adder is listed and has to wait; else whether the caller has to wake a worker.
+
+        Raises:
+            PoolClosed: The pool takes no more.
+            HandlerError: It takes no more because it failed.
+            PoolFull: It is full, and there is no adder to list.
+        """
+        if self.state is not State.OPEN:
+            if inside and self.state is State.DRAINING:
+                return self.submit(key, event, True)
+            raise self.refusal("takes no more events")
+        if not self.adders:
+            self._weigh()
+            if self.waiting < self.max_backlog:
+                return self.submit(key, event, True)
+        if adder is None:
+            crowd = self.crowd()
+            raise PoolFull(f"{self.describe_full(crowd)}; the event was not added", key=crowd.key, depth=crowd.depth)
+        if inside:
+            return self.submit(key, event, True)
+        self.adders[adder] = (key, event)
+        self.limit, self.resume = 0, self.max_backlog // 2
+        return None
+
+    def admit(self) -> bool:
+        """Let adders in, the first first, up to the bound, and list them in `admitted`; whether to wake a worker."""
+        wake = False
+        while self.adders and self.waiting < self.max_backlog:
+            adder, added = None, self.added
+            try:
+                adder, (key, event) = self.adders.popitem(last=False)
+                wake = bool(self.submit(key, event, True)) or wake
+                self.admitted.append(adder)
+            except BaseException:
+                if adder is not None and self.added == added:
+                    self.adders[adder] = (key, event)
+                elif adder is not None:
+                    self.admitted.append(adder)
+                raise
+        if not self.adders:
+            self.limit, self.resume = self._half(), -1
+        return wake
+
+    def withdraw(self, adder: object) -> bool:
+        """Take an adder off the list; whether it was still on it, and its event not accepted."""
+        listed = self.adders.pop(adder, None) is not None
+        if listed and not self.adders and self.state is State.OPEN:
+            self.limit, self.resume = self._half(), -1
+        return listed
+
+    def refusal(self, what: str) -> PoolClosed | HandlerError:
+        """The error for a call on a pool that is closed: a new one each time."""
+        if self.failure is None:
+            return PoolClosed(f"pool {self.name!r} {what}: it is {self.state.value}")
+        key, event, error = self.failure.key, self.failure.event, self.failure.error
+        failed = HandlerError(
+            f"pool {self.name!r} failed: the handler of key {key!r} raised {type(error).__name__}: {error}",
+            key=key,
+            event=event,
+            left=self.left if self.state is State.ENDED else self.unhandled(),
+        )
+        failed.__cause__ = error
+        return failed
+
+    # Endings.
+
+    def start(self, workers: int) -> None:
+        """Count the workers in, all of them asleep."""
+        super().start(workers)
+        self.workers = workers
+
+    def drain(self) -> list[object]:
+        """Refuse adds from outside, and go on until nothing is left. Returns the adders to tell."""
+        if self.state is State.OPEN:
+            self.state = State.DRAINING
+        return self._close()
+
+    def stop(self) -> list[object]:
+        """Refuse every add and choose nothing more. Returns the adders to tell."""
+        if self.state is not State.ENDED:
+            self.state = State.STOPPING
+            self.serving = False
+        return self._close()
+
+    def fail(self, worker: int, item: tuple[K, E] | None, error: BaseException, ended: bool = False) -> list[object]:
+        """Stop for a worker that cannot go on.
+
+        Args:
+            worker: Which.
+            item: The event that it holds, whose handler raised or was never called: it heads its lane again.
+            error: What was raised.
+            ended: It holds a key instead, whose event was handled.
+
+        Returns:
+            The adders to tell.
+        """
+        if self.failure is None and self.state in (State.OPEN, State.DRAINING):
+            key, event = item or (self.holds[worker], None)
+            self.failure = Failure(None if key is NOTHING else key, event, error)
+        if item is not None:
+            self.ready.append(item)
+            self.in_flight -= 1
+            self.waiting += 1
+        elif ended:
+            self.in_flight -= 1
+            self.handled += 1
+        self.holds[worker] = NOTHING
+        return self.stop()
+
+    @property
+    def finished(self) -> bool:
+        """No worker will find an event again. Once true it stays true, so a driver may read it at any time."""
+        return not self.serving or (self.state is not State.OPEN and not self.waiting and not self.in_flight)
+
+    def leave(self) -> bool:
+        """Count a worker out; whether it was the last, and the pool has ended."""
+        self.workers -= 1
+        if self.workers:
+            return False
+        self.end()
+        return True
+
+    def end(self) -> None:
+        """Hand what is left over to `left`. No worker is there any more. Any number of calls."""
+        if self.state is State.ENDED:
+            return
+        self.left = self.unhandled()
+        self.returned += len(self.left)
+        self.waiting -= len(self.left)
+        self.lanes, self.state, self.serving = {}, State.ENDED, False
+        self.ready.clear()
+
+    # Seen from outside.
+
+    def unhandled(self) -> list[tuple[K, E]]:
+        """The events that wait, in order within each key. Calls no key's `__hash__` and no `__eq__`."""
+        heads = {id(key): (key, event) for key, event in self.ready}
+        found = []
+        for key, behind in self.lanes.items():
+            if id(key) in heads:
+                found.append(heads[id(key)])
+            found.extend((key, event) for event in behind or ())
+        return found
+
+    def crowd(self) -> Crowd:
+        """Where the backlog sits. O(workers)."""
+        depths = [(len(self.lanes[key] or ()), key) for key in self.keys_in_flight()]
+        depth, key = max(depths, key=lambda each: each[0], default=(0, None))
+        return Crowd(key if depth else None, depth, sum(each for each, _ in depths))
+
+    def describe_full(self, crowd: Crowd) -> str:
+        """The words for a pool that is full."""
+        where = f", {crowd.depth} of them behind key {crowd.key!r}, which is in flight" if crowd.depth else ""
+        return f"pool {self.name!r} is full: {self.waiting} events wait{where} (max_backlog={self.max_backlog})"
+
+    def stats(self) -> Stats:
+        """All counts at this instant."""
+        return Stats(
+            added=self.added,
+            handled=self.handled,
+            returned=self.returned,
+            in_flight=self.in_flight,
+            waiting=self.waiting,
+            queued=self.waiting,
+            keys=len(self.lanes),
+        )
+
+    def check_invariants(self) -> None:
+        """Hold the module's equations too. O(backlog): for tests."""
+        super().check_invariants()
+        assert self.added == self.handled + self.returned + self.in_flight + self.waiting, "an event was miscounted"
+        if self.adders:
+            assert self.limit == 0, "an adder waits, and others may pass it"
+            assert self.waiting > self.resume, "an adder waits although there is room"
+
+    def _close(self) -> list[object]:
+        self.limit, self.resume = 0, -1
+        return [*self.adders, *self.admitted]
+
+    def _half(self) -> int:
+        return (self.max_backlog + 1) // 2
+
+    def _weigh(self) -> None:
+        """Look where the backlog sits, at half of the bound and again at each further eighth of it.
+
+        Warns once, where half of the bound waits behind keys in flight (P3).
+        """
+        if not self._warned:
+            crowd = self.crowd()
+            if crowd.blocked >= self._half():
+                self.warning, self._warned = crowd, True
+        self.limit = min(self.max_backlog, self.waiting + max(1, self.max_backlog // 8))

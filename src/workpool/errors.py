@@ -1,0 +1,100 @@
+"""Every error that workpool raises on purpose.
+
+    WorkpoolError
+    ├── PoolClosed        the caller's: an add or a start after drain() or stop()
+    ├── PoolFull          the caller's: add_nowait() on a full pool
+    ├── DrainIncomplete   the caller's: something ended a drain() before its events were handled
+    ├── StopTimeout       the world's: a handler did not return in time (a TimeoutError too)
+    └── HandlerError      the handler's: it raised, and the pool stopped for it
+
+The built-in ones keep their meaning: TypeError and ValueError for an argument that is wrong, TimeoutError for
+a wait that was given up, RuntimeError for a call where none is possible (inside the pool, in a forked child, twice).
+Facts are attributes; the message only tells them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+__all__ = ["DrainIncomplete", "HandlerError", "PoolClosed", "PoolFull", "StopTimeout", "WorkpoolError"]
+
+
+class WorkpoolError(Exception):
+    """The base of every error here: catch it to catch them all."""
+
+
+class PoolClosed(WorkpoolError):
+    """The pool takes no more: `drain()` or `stop()` was called. The event was not accepted; keep it."""
+
+
+class PoolFull(WorkpoolError):
+    """`add_nowait()` found `max_backlog` events waiting. The event was not accepted: drop it, or try later.
+
+    Attributes:
+        key: The key in flight with most events behind it, whose handler is what the backlog waits for; None
+            where nothing waits behind a key in flight.
+        depth: How many events wait behind that key.
+    """
+
+    def __init__(self, message: str = "", *, key: Hashable | None = None, depth: int = 0) -> None:
+        super().__init__(message)
+        self.key = key
+        self.depth = depth
+
+
+class DrainIncomplete(WorkpoolError):
+    """A `drain()` ended before everything was handled, because a `stop()` came in between.
+
+    Attributes:
+        left: The events that were not handled, as (key, event), in order within each key.
+    """
+
+    def __init__(self, message: str = "", *, left: Sequence[tuple[Any, Any]] = ()) -> None:
+        super().__init__(message)
+        self.left = left
+
+
+class StopTimeout(WorkpoolError, TimeoutError):
+    """`stop(timeout)` gave up waiting for the handlers in flight. A later `stop()` waits again.
+
+    Attributes:
+        left: The events that no handler holds, as (key, event), in order within each key.
+        in_flight: The keys whose handlers had not returned.
+    """
+
+    def __init__(
+        self, message: str = "", *, left: Sequence[tuple[Any, Any]] = (), in_flight: Sequence[Hashable] = ()
+    ) -> None:
+        super().__init__(message)
+        self.left = left
+        self.in_flight = in_flight
+
+
+class HandlerError(WorkpoolError):
+    """A handler raised and the failure policy stopped the pool; its exception is the `__cause__`.
+
+    Each call on the failed pool raises a new one, so that no traceback grows from call to call.
+
+    Attributes:
+        key: The key of the event that failed.
+        event: The event that failed. It heads its key in `left`.
+        attempt: Which delivery of the event it was, from 1.
+        left: The events that were not handled, as (key, event), in order within each key. Those in flight join
+            neither this list nor the pool until their handlers return: after the ending it is `pool.left`.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        key: Hashable | None = None,
+        event: Any = None,
+        attempt: int = 1,
+        left: Sequence[tuple[Any, Any]] = (),
+    ) -> None:
+        super().__init__(message)
+        self.key = key
+        self.event = event
+        self.attempt = attempt
+        self.left = left

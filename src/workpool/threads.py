@@ -1,0 +1,505 @@
+"""EventWorkerPool on threads.
+
+The core decides; this module waits, wakes and calls. Its rules:
+
+- *One mutex* around each step of the core, never around the handler, a log record or the release of an event.
+- *Giving way, not queueing up, at the mutex.* A thread that finds it taken gives up the interpreter and looks again.
+  To sleep in the mutex instead would hand it from thread to thread at each event, with a context switch each time (a
+  lock convoy): 2 to 4 times as long per event, and the longer the more workers.
+- *No step is left half made* (P11). The mutex knows its owner, so a call that finds its own thread inside raises. Each
+  step is written so that an exception between any two lines is undone or completed before the mutex is free again: hence
+  `try` around explicit calls rather than `with`, whose exit an exception can skip, and hence here and there two facts
+  that must not come apart in one assignment.
+- *A wake-up may be sent twice, never lost*: a worker that wakes for nothing goes back to sleep.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import math
+import operator
+import os
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Hashable
+from queue import SimpleQueue
+from threading import get_ident
+from types import TracebackType
+from typing import Any, Generic, NoReturn, Protocol, Self, cast
+
+from workpool.dispatch import Dispatch, State, Stats
+from workpool.errors import DrainIncomplete, StopTimeout
+from workpool.handlers import Delivery, takes_delivery
+from workpool.lanes import E, K
+
+__all__ = ["EventWorkerPool"]
+
+_log = logging.getLogger("workpool")
+
+
+class EventWorkerPool(Generic[K, E]):
+    """Handles events on threads: each exactly once, in order per key, no key blocking another.
+
+    Within one key an event starts after the one before has ended; across keys up to `workers` run at once. A key is
+    only a name: nothing sets it up, and nothing remains of it when it is idle. As a context manager the pool starts
+    on entering (unless it has started) and drains on leaving; an exception that leaves the block stops it.
+
+    A handler that raises makes the pool *fail*: it stops, and every later call raises a new `HandlerError`.
+
+    Cost: an idle worker is a sleeping thread, choosing an event is O(1) whatever waits, and an event costs the same
+    from 1 to 256 workers.
+
+    Args:
+        handler: Called as `handler(event)`, or as `handler(event, delivery)` where its second positional parameter
+            has no default or is named `delivery`. Its result is dropped.
+        workers: How many threads; None for min(32, processors + 4). Handlers mostly wait for something else, so a
+            pool wants more threads than processors, and it is the number that `ThreadPoolExecutor` chooses.
+        max_backlog: How many events may wait, those in flight not counted; None for no bound.
+        name: Names the pool in errors, log records and threads.
+
+    Raises:
+        TypeError: The handler cannot be called so, or an argument is of the wrong type.
+        ValueError: `workers` or `max_backlog` is below 1.
+    """
+
+    def __init__(
+        self,
+        handler: Callable[[E], object] | Callable[[E, Delivery], object],
+        *,
+        workers: int | None = None,
+        max_backlog: int | None = 10_000,
+        name: str = "default",
+    ) -> None:
+        self._takes_delivery = takes_delivery(handler)
+        self._handler: Callable[..., object] = handler
+        self.workers = _count("workers", min(32, (os.cpu_count() or 1) + 4) if workers is None else workers)
+        """How many workers the pool has, or will have when it is started."""
+        bound = None if max_backlog is None else _count("max_backlog", max_backlog)
+        if not isinstance(name, str):
+            raise TypeError(f"name must be a string, and {name!r} is not")
+        self._core: Dispatch[K, E] = Dispatch(bound, name)
+        self._mutex = cast("_Mutex", threading.RLock())
+        self._wakeups: SimpleQueue[None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._inside: set[int] = set()
+        self._ended = threading.Event()
+        _pools.add(self)
+        weakref.finalize(self, _report_unstarted, self._core)
+
+    def start(self, workers: int | None = None) -> Self:
+        """Start the workers. Events that were added before are handled now.
+
+        Args:
+            workers: How many; None for what the constructor was given.
+
+        Raises:
+            RuntimeError: It was started before.
+            PoolClosed: It was drained or stopped before.
+            TypeError, ValueError: As for the constructor.
+        """
+        self._step(self._enlist, self.workers if workers is None else _count("workers", workers))
+        started = 0
+        try:
+            for thread in self._threads:
+                thread.start()
+                started += 1
+        except BaseException:
+            missing = len(self._threads) - started
+            del self._threads[started:]
+            for _ in range(missing):
+                self._leave()
+            self.stop()
+            raise
+        atexit.register(self._at_exit)
+        return self
+
+    def add(self, key: K, event: E, *, timeout: float | None = None) -> None:
+        """Add an event at the end of its key's lane.
+
+        When this returns, the event is accepted: it will end exactly once, after those of its key whose `add`
+        returned before. When this raises, it is not accepted, except where an exception comes from outside (Ctrl-C):
+        then it is accepted or not, never half.
+
+        It waits while the pool is full, first come first served, and goes on once half of the bound is free. From a
+        handler of the same pool it never waits, for it could wait for itself: the event is accepted over the bound.
+
+        Args:
+            key: Names the lane: any hashable object. It is compared inside the pool, and must not call it.
+            event: Any object.
+            timeout: How many seconds to wait at most; None waits as long as it takes.
+
+        Raises:
+            TimeoutError: The pool was full for that long.
+            PoolClosed: The pool takes no more, or began to refuse while this waited.
+            HandlerError: The pool failed.
+            TypeError: The key is not hashable.
+            RuntimeError: This thread is inside the pool already (a signal handler, a `__del__`, the key's own
+                `__hash__` or `__eq__`), or this is a forked child.
+        """
+        self._add(key, event, True, timeout)
+
+    def add_nowait(self, key: K, event: E) -> None:
+        """Add an event as `add` does, or raise at once where that would wait.
+
+        Raises:
+            PoolFull: The pool is full, or others wait for room, whoever calls.
+            PoolClosed, HandlerError, TypeError, RuntimeError: As for `add`.
+        """
+        self._add(key, event, False, None)
+
+    def drain(self, timeout: float | None = None) -> None:
+        """Handle all that was accepted, then end; refuse adds from outside at once.
+
+        Adds from handlers are part of finishing, and are accepted until the last event has ended. From a handler this
+        only asks, and returns at once. Any number of calls, from any thread, wait for the same ending.
+
+        Args:
+            timeout: How many seconds to wait at most; None waits as long as it takes.
+
+        Raises:
+            TimeoutError: It has not ended yet. It goes on draining.
+            DrainIncomplete: A `stop()` ended it with events left.
+            HandlerError: The pool failed.
+            RuntimeError: It was never started and events wait: `start()` it, or `stop()` it to get them back.
+        """
+        seconds = _seconds(timeout)
+        self._step(self._close, False)
+        if self._wait(seconds):
+            if self._core.failure is not None:
+                raise self._step(self._core.refusal, "is of no more use")
+            if self._core.left:
+                left = self._core.left
+                raise DrainIncomplete(f"pool {self._core.name!r} was stopped with {len(left)} events left", left=left)
+        elif not self._is_inside():
+            stats = self.stats()
+            raise TimeoutError(
+                f"pool {self._core.name!r} has not drained in {timeout} s: "
+                f"{stats.waiting} events wait, {stats.in_flight} are in flight"
+            )
+
+    def stop(self, timeout: float | None = None) -> list[tuple[K, E]]:
+        """Finish what is in flight, start nothing more, refuse every add, and return what was not handled.
+
+        From a handler this only asks, and returns an empty list at once. Any number of calls, from any thread, wait
+        for the same ending and return the same list. A handler that raises now is logged, and its event is returned.
+
+        A thread cannot be killed: a handler that never returns keeps its thread, which ends with the process.
+
+        Args:
+            timeout: How many seconds to wait at most; None waits as long as it takes.
+
+        Returns:
+            The events that were not handled, as (key, event), in order within each key; also kept as `left`.
+
+        Raises:
+            StopTimeout: Handlers are still running. A later call waits again.
+            HandlerError: The pool failed.
+        """
+        seconds = _seconds(timeout)
+        self._step(self._close, True)
+        if self._wait(seconds):
+            if self._core.failure is not None:
+                raise self._step(self._core.refusal, "is of no more use")
+            return self._core.left
+        if self._is_inside():
+            return []
+        keys = self._step(self._core.keys_in_flight)
+        raise StopTimeout(
+            f"pool {self._core.name!r} has not stopped in {timeout} s: {len(keys)} handlers have not returned",
+            left=self._step(self._core.unhandled),
+            in_flight=keys,
+        )
+
+    @property
+    def left(self) -> list[tuple[K, E]]:
+        """What the ending returned, as `stop()` gives it; empty until the pool has ended."""
+        return self._step(lambda: self._core.left)
+
+    def stats(self) -> Stats:
+        """All counts, at one instant."""
+        return self._step(self._core.stats)
+
+    def __enter__(self) -> Self:
+        return self if self._threads else self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
+            try:
+                self.drain()
+            except DrainIncomplete:
+                pass  # Whoever stopped it has asked for that, and finds the rest in `left`.
+            return
+        self._step(self._close, True)
+        self._wait(None)
+        if left := len(self._core.left):
+            error.add_note(f"pool {self._core.name!r} was stopped with {left} events left")
+
+    def __repr__(self) -> str:
+        core = self._core
+        return (
+            f"<EventWorkerPool {core.name!r}: {core.state.value}, {core.workers} workers, "
+            f"{core.waiting} events waiting, {core.in_flight} in flight>"
+        )
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"pool {self._core.name!r} holds threads and cannot be pickled or copied")
+
+    # The fast path, and the mutex around it.
+
+    def _add(self, key: K, event: E, waits: bool, timeout: float | None) -> None:
+        if timeout is not None:
+            timeout = _seconds(timeout)
+        mutex, core = self._mutex, self._core
+        if mutex._is_owned():
+            raise RuntimeError(_INSIDE)
+        gate = None
+        try:
+            mutex.acquire(False) or self._give_way()
+            wake = core.submit(key, event)
+            if undecided := wake is None:
+                gate = threading.Event() if waits else None
+                wake = core.offer(key, event, gate, self._is_inside())
+            if wake:
+                self._wakeups.put(None)
+            mutex.release()
+            if undecided:
+                self._warn()
+                if wake is None and gate is not None:
+                    self._await(gate, timeout)
+        except BaseException as error:
+            mutex._is_owned() or mutex.acquire()
+            if gate is not None:
+                core.withdraw(gate)
+            if core.waking:
+                self._wakeups.put(None)  # The one that this call owed may not have been sent.
+            mutex.release()
+            self._warn()
+            if isinstance(error, TypeError):
+                _require_hashable(key)
+            raise
+
+    def _await(self, gate: threading.Event, timeout: float | None) -> None:
+        """Wait at the gate of an adder that is listed. Leaves the mutex taken where it raises."""
+        core = self._core
+        gate.wait(timeout)
+        self._mutex.acquire(False) or self._give_way()
+        if core.withdraw(gate):
+            if core.state is not State.OPEN:
+                raise core.refusal("takes no more events")
+            raise TimeoutError(f"{core.describe_full(core.crowd())}; the event was not added in {timeout} s")
+        self._mutex.release()
+
+    def _work(self, worker: int) -> None:
+        """One worker's life: sleep, take, handle, next, until the pool is finished."""
+        core, mutex, wakeups, handler = self._core, self._mutex, self._wakeups, self._handler
+        takes_delivery = self._takes_delivery
+        item: tuple[K, E] | None = None
+        ended = False  # The event was handled, and its key is not passed on yet.
+        self._inside.add(get_ident())
+        try:
+            while not core.finished:
+                wakeups.get()
+                mutex.acquire(False) or self._give_way()
+                item = core.take(worker)
+                if core.wake():
+                    wakeups.put(None)
+                mutex.release()
+                while item is not None:
+                    # The handler's return and its record are one statement, so that no exception falls between.
+                    if takes_delivery:
+                        result, ended = handler(item[1], Delivery(item[0], 1)), True
+                    else:
+                        result, ended = handler(item[1]), True
+                    key, item, result = item[0], None, None  # The event is released here, outside the mutex.
+                    mutex.acquire(False) or self._give_way()
+                    item, ended = core.next(worker, key), False
+                    if core.waiting <= core.resume:
+                        self._admit()
+                    mutex.release()
+                    del key  # And here the key, if it is idle now.
+        except BaseException as error:
+            mutex._is_owned() or mutex.acquire(False) or self._give_way()
+            key = core.holds[worker]
+            self._tell(core.fail(worker, None if ended else item, error, ended))
+            mutex.release()
+            _log.error(
+                "pool %r: the handler of key %r raised at attempt 1, and the pool stops", core.name, key, exc_info=error
+            )
+        finally:
+            self._leave()
+
+    def _give_way(self) -> bool:
+        """Take the mutex by looking again and again, with the interpreter given up in between."""
+        acquire = self._mutex.acquire
+        if _GIL:
+            for _ in range(1000):
+                time.sleep(0)
+                if acquire(False):
+                    return True
+        return acquire()
+
+    def _step(self, transition: Callable[..., Any], *args: object) -> Any:
+        """Make one step of the core, alone and whole."""
+        mutex = self._mutex
+        if mutex._is_owned():
+            raise RuntimeError(_INSIDE)
+        try:
+            mutex.acquire(False) or self._give_way()
+            result = transition(*args)
+            mutex.release()
+            return result
+        except BaseException:
+            if mutex._is_owned():
+                mutex.release()
+            raise
+
+    # Steps: each is called with the mutex taken.
+
+    def _admit(self) -> None:
+        if self._core.admit():
+            self._wakeups.put(None)
+        self._tell(self._core.admitted)
+        self._core.admitted.clear()
+
+    def _tell(self, adders: list[object]) -> None:
+        for gate in adders:
+            cast("threading.Event", gate).set()
+
+    def _enlist(self, count: int) -> None:
+        if self._core.state is not State.OPEN:
+            raise self._core.refusal("cannot be started")
+        if self._threads:
+            raise RuntimeError(f"pool {self._core.name!r} was started before")
+        self.workers = count
+        self._threads = [
+            threading.Thread(target=self._work, args=(i,), name=f"workpool-{self._core.name}-{i}", daemon=True)
+            for i in range(count)
+        ]
+        self._core.start(count)
+        if self._core.wake():
+            self._wakeups.put(None)
+
+    def _close(self, stopping: bool) -> None:
+        core = self._core
+        if self._threads:
+            self._tell(core.stop() if stopping else core.drain())
+            self._wakeups.put(None)
+            return
+        if core.waiting and not stopping:
+            raise RuntimeError(
+                f"pool {core.name!r} cannot drain: it was never started, and {core.waiting} events wait; "
+                f"start() it, or stop() it to get them back"
+            )
+        self._tell(core.stop())
+        core.end()
+        self._ended.set()
+
+    def _leave(self) -> None:
+        last = self._step(self._core.leave)
+        self._inside.discard(get_ident())
+        self._wakeups.put(None)  # The next that sleeps may leave too.
+        if last:
+            self._ended.set()
+
+    # Around the steps.
+
+    def _is_inside(self) -> bool:
+        return get_ident() in self._inside
+
+    def _wait(self, timeout: float | None) -> bool:
+        """Wait for the ending; False from a handler, and after the time-out."""
+        if self._is_inside() or not self._ended.wait(timeout):
+            return False
+        for thread in self._threads:
+            thread.join()
+        atexit.unregister(self._at_exit)
+        return True
+
+    def _warn(self) -> None:
+        crowd, self._core.warning = self._core.warning, None
+        if crowd is not None:
+            _log.warning(
+                "pool %r: %d events, half of max_backlog, wait behind keys in flight, %d of them behind key %r",
+                self._core.name, crowd.blocked, crowd.depth, crowd.key,
+            )  # fmt: skip
+
+    def _at_exit(self) -> None:
+        if self._core.state in (State.OPEN, State.DRAINING):
+            self.drain()
+
+
+_INSIDE = "this thread is inside the pool already: a signal handler, a __del__ or a key's methods must not call it"
+_GIL: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
+class _Mutex(Protocol):
+    """A lock that knows its owner, as `threading.RLock` does: taking it and being its owner are one fact."""
+
+    def acquire(self, blocking: bool = True) -> bool: ...
+    def release(self) -> None: ...
+    def _is_owned(self) -> bool: ...
+
+
+class _Forked:
+    """Stands in for the mutex in a forked child, where no worker exists: every call takes it, and raises."""
+
+    def acquire(self, blocking: bool = True) -> bool:
+        raise RuntimeError("this pool belongs to the parent process: its threads are not here after a fork")
+
+    def release(self) -> None:
+        self.acquire()
+
+    def _is_owned(self) -> bool:
+        return self.acquire()
+
+
+_pools: weakref.WeakSet[EventWorkerPool[Any, Any]] = weakref.WeakSet()
+
+
+def _disown() -> None:
+    for pool in list(_pools):
+        pool._mutex = _Forked()
+        pool._core.state = State.ENDED  # Nothing is drained, or missed, when this process ends.
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_disown)
+
+
+def _report_unstarted(core: Dispatch[Any, Any]) -> None:
+    if core.state is State.OPEN and core.waiting:
+        _log.error("pool %r is dropped with %d events: it was never started", core.name, core.waiting)
+
+
+def _count(name: str, value: object) -> int:
+    if isinstance(value, bool):
+        raise TypeError(f"{name} must be a number, and {value!r} is not")
+    try:
+        count = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number, and {value!r} is not") from None
+    if count < 1:
+        raise ValueError(f"{name} must be at least 1, and is {count}")
+    return count
+
+
+def _seconds(timeout: object) -> float | None:
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise TypeError(f"timeout must be seconds or None, and {timeout!r} is neither")
+    if not timeout >= 0 or math.isnan(timeout):
+        raise ValueError(f"timeout must be at least 0 seconds, and is {timeout!r}")
+    return min(timeout, threading.TIMEOUT_MAX)
+
+
+def _require_hashable(key: Hashable) -> None:
+    try:
+        hash(key)
+    except TypeError as error:
+        raise TypeError(f"a key must be hashable, and {key!r} is not: {error}") from None
