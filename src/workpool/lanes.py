@@ -191,6 +191,6 @@ class Lanes(Generic[K, E]):
         assert set(active) == set(self.lanes), "a key is active and in no place, or idle and in one"
         assert self.in_flight == len(self.keys_in_flight()), "in_flight is miscounted"
         assert self.waiting == self._count_waiting(), "waiting is miscounted"
-        assert self.asleep >= 0
+        assert self.asleep >= 0, "asleep is miscounted"
         if self.ready and self.asleep and self.serving:
             assert self.waking, "an event is ready, a worker sleeps, and nobody wakes it"

@@ -6,10 +6,10 @@ The core decides; this module waits, wakes and calls. Its rules:
 - *Giving way, not queueing up, at the mutex.* A thread that finds it taken gives up the interpreter and looks again.
   To sleep in the mutex instead would hand it from thread to thread at each event, with a context switch each time (a
   lock convoy): 2 to 4 times as long per event, and the longer the more workers.
-- *No step is left half made* (P11). The mutex knows its owner, so a call that finds its own thread inside raises. Each
-  step is written so that an exception between any two lines is undone or completed before the mutex is free again: hence
-  `try` around explicit calls rather than `with`, whose exit an exception can skip, and hence here and there two facts
-  that must not come apart in one assignment.
+- *No step is left half made* (P11). The mutex knows its owner, so a call that finds its own thread inside raises. An
+  exception between any two lines is undone, or the step completed, before the mutex is free again: hence `try` around
+  explicit calls rather than `with`, whose exit an exception can skip, and hence here and there two facts that must not
+  come apart in one assignment.
 - *A wake-up may be sent twice, never lost*: a worker that wakes for nothing goes back to sleep.
 """
 
@@ -17,19 +17,19 @@ from __future__ import annotations
 
 import atexit
 import logging
-import math
-import operator
 import os
 import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
+from contextlib import suppress
 from queue import SimpleQueue
 from threading import get_ident
 from types import TracebackType
-from typing import Any, Generic, NoReturn, Protocol, Self, cast
+from typing import Any, Generic, NoReturn, ParamSpec, Protocol, Self, TypeVar, cast
 
+from workpool.arguments import count, require_hashable, seconds
 from workpool.dispatch import Dispatch, State, Stats
 from workpool.errors import DrainIncomplete, StopTimeout
 from workpool.handlers import Delivery, takes_delivery
@@ -38,6 +38,8 @@ from workpool.lanes import E, K
 __all__ = ["EventWorkerPool"]
 
 _log = logging.getLogger("workpool")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
 class EventWorkerPool(Generic[K, E]):
@@ -75,9 +77,9 @@ class EventWorkerPool(Generic[K, E]):
     ) -> None:
         self._takes_delivery = takes_delivery(handler)
         self._handler: Callable[..., object] = handler
-        self.workers = _count("workers", min(32, (os.cpu_count() or 1) + 4) if workers is None else workers)
+        self.workers = count("workers", min(32, (os.cpu_count() or 1) + 4) if workers is None else workers)
         """How many workers the pool has, or will have when it is started."""
-        bound = None if max_backlog is None else _count("max_backlog", max_backlog)
+        bound = None if max_backlog is None else count("max_backlog", max_backlog)
         if not isinstance(name, str):
             raise TypeError(f"name must be a string, and {name!r} is not")
         self._core: Dispatch[K, E] = Dispatch(bound, name)
@@ -100,7 +102,7 @@ class EventWorkerPool(Generic[K, E]):
             PoolClosed: It was drained or stopped before.
             TypeError, ValueError: As for the constructor.
         """
-        self._step(self._enlist, self.workers if workers is None else _count("workers", workers))
+        self._step(self._enlist, self.workers if workers is None else count("workers", workers))
         started = 0
         try:
             for thread in self._threads:
@@ -165,9 +167,9 @@ class EventWorkerPool(Generic[K, E]):
             HandlerError: The pool failed.
             RuntimeError: It was never started and events wait: `start()` it, or `stop()` it to get them back.
         """
-        seconds = _seconds(timeout)
+        patience = seconds(timeout)
         self._step(self._close, False)
-        if self._wait(seconds):
+        if self._wait(patience):
             if self._core.failure is not None:
                 raise self._step(self._core.refusal, "is of no more use")
             if self._core.left:
@@ -198,9 +200,9 @@ class EventWorkerPool(Generic[K, E]):
             StopTimeout: Handlers are still running. A later call waits again.
             HandlerError: The pool failed.
         """
-        seconds = _seconds(timeout)
+        patience = seconds(timeout)
         self._step(self._close, True)
-        if self._wait(seconds):
+        if self._wait(patience):
             if self._core.failure is not None:
                 raise self._step(self._core.refusal, "is of no more use")
             return self._core.left
@@ -229,10 +231,8 @@ class EventWorkerPool(Generic[K, E]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if error is None:
-            try:
+            with suppress(DrainIncomplete):  # Whoever stopped it asked for that, and finds the rest in `left`.
                 self.drain()
-            except DrainIncomplete:
-                pass  # Whoever stopped it has asked for that, and finds the rest in `left`.
             return
         self._step(self._close, True)
         self._wait(None)
@@ -253,7 +253,7 @@ class EventWorkerPool(Generic[K, E]):
 
     def _add(self, key: K, event: E, waits: bool, timeout: float | None) -> None:
         if timeout is not None:
-            timeout = _seconds(timeout)
+            timeout = seconds(timeout)
         mutex, core = self._mutex, self._core
         if mutex._is_owned():
             raise RuntimeError(_INSIDE)
@@ -280,7 +280,7 @@ class EventWorkerPool(Generic[K, E]):
             mutex.release()
             self._warn()
             if isinstance(error, TypeError):
-                _require_hashable(key)
+                require_hashable(key)
             raise
 
     def _await(self, gate: threading.Event, timeout: float | None) -> None:
@@ -312,10 +312,10 @@ class EventWorkerPool(Generic[K, E]):
                 while item is not None:
                     # The handler's return and its record are one statement, so that no exception falls between.
                     if takes_delivery:
-                        result, ended = handler(item[1], Delivery(item[0], 1)), True
+                        _result, ended = handler(item[1], Delivery(item[0], 1)), True
                     else:
-                        result, ended = handler(item[1]), True
-                    key, item, result = item[0], None, None  # The event is released here, outside the mutex.
+                        _result, ended = handler(item[1]), True
+                    key, item, _result = item[0], None, None  # The event is released here, outside the mutex.
                     mutex.acquire(False) or self._give_way()
                     item, ended = core.next(worker, key), False
                     if core.waiting <= core.resume:
@@ -343,14 +343,14 @@ class EventWorkerPool(Generic[K, E]):
                     return True
         return acquire()
 
-    def _step(self, transition: Callable[..., Any], *args: object) -> Any:
+    def _step(self, transition: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
         """Make one step of the core, alone and whole."""
         mutex = self._mutex
         if mutex._is_owned():
             raise RuntimeError(_INSIDE)
         try:
             mutex.acquire(False) or self._give_way()
-            result = transition(*args)
+            result = transition(*args, **kwargs)
             mutex.release()
             return result
         except BaseException:
@@ -370,17 +370,17 @@ class EventWorkerPool(Generic[K, E]):
         for gate in adders:
             cast("threading.Event", gate).set()
 
-    def _enlist(self, count: int) -> None:
+    def _enlist(self, workers: int) -> None:
         if self._core.state is not State.OPEN:
             raise self._core.refusal("cannot be started")
         if self._threads:
             raise RuntimeError(f"pool {self._core.name!r} was started before")
-        self.workers = count
+        self.workers = workers
         self._threads = [
             threading.Thread(target=self._work, args=(i,), name=f"workpool-{self._core.name}-{i}", daemon=True)
-            for i in range(count)
+            for i in range(workers)
         ]
-        self._core.start(count)
+        self._core.start(workers)
         if self._core.wake():
             self._wakeups.put(None)
 
@@ -448,7 +448,7 @@ class _Mutex(Protocol):
 class _Forked:
     """Stands in for the mutex in a forked child, where no worker exists: every call takes it, and raises."""
 
-    def acquire(self, blocking: bool = True) -> bool:
+    def acquire(self, blocking: bool = True) -> bool:  # noqa: ARG002
         raise RuntimeError("this pool belongs to the parent process: its threads are not here after a fork")
 
     def release(self) -> None:
@@ -474,32 +474,3 @@ if hasattr(os, "register_at_fork"):
 def _report_unstarted(core: Dispatch[Any, Any]) -> None:
     if core.state is State.OPEN and core.waiting:
         _log.error("pool %r is dropped with %d events: it was never started", core.name, core.waiting)
-
-
-def _count(name: str, value: object) -> int:
-    if isinstance(value, bool):
-        raise TypeError(f"{name} must be a number, and {value!r} is not")
-    try:
-        count = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise TypeError(f"{name} must be a whole number, and {value!r} is not") from None
-    if count < 1:
-        raise ValueError(f"{name} must be at least 1, and is {count}")
-    return count
-
-
-def _seconds(timeout: object) -> float | None:
-    if timeout is None:
-        return None
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
-        raise TypeError(f"timeout must be seconds or None, and {timeout!r} is neither")
-    if not timeout >= 0 or math.isnan(timeout):
-        raise ValueError(f"timeout must be at least 0 seconds, and is {timeout!r}")
-    return min(timeout, threading.TIMEOUT_MAX)
-
-
-def _require_hashable(key: Hashable) -> None:
-    try:
-        hash(key)
-    except TypeError as error:
-        raise TypeError(f"a key must be hashable, and {key!r} is not: {error}") from None

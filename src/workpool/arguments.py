@@ -1,0 +1,50 @@
+"""The checks of what callers give, with errors that name the argument and say what is wrong with it."""
+
+from __future__ import annotations
+
+import operator
+import threading
+
+__all__ = ["count", "require_hashable", "seconds"]
+
+
+def count(name: str, value: object) -> int:
+    """A whole number of at least 1.
+
+    Raises:
+        TypeError: It is not a whole number.
+        ValueError: It is below 1.
+    """
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number, and {value!r} is not") from None
+    if number < 1:
+        raise ValueError(f"{name} must be at least 1, and is {number}")
+    return number
+
+
+def seconds(timeout: object) -> float | None:
+    """A time to wait at most, as long as the platform can wait; None waits without end.
+
+    Raises:
+        TypeError: It is not a number.
+        ValueError: It is negative, or not a number in the other sense.
+    """
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise TypeError(f"timeout must be seconds or None, and {timeout!r} is neither")
+    if not timeout >= 0:
+        raise ValueError(f"timeout must be at least 0 seconds, and is {timeout!r}")
+    return min(timeout, threading.TIMEOUT_MAX)
+
+
+def require_hashable(key: object) -> None:
+    """Raise the TypeError that says so, where a key is not hashable."""
+    try:
+        hash(key)
+    except TypeError as error:
+        raise TypeError(f"a key must be hashable, and {key!r} is not: {error}") from None

@@ -1,0 +1,96 @@
+"""Names that the tests share. A test waits for what must happen, with a bound that only a fault reaches."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from workpool import EventWorkerPool
+
+PATIENCE = float(os.environ.get("WORKPOOL_TEST_PATIENCE", "30"))
+"""Seconds to wait for what must happen."""
+
+
+@dataclass(frozen=True)
+class Driver:
+    """A pool under the conformance suite, and what it declares that it can do."""
+
+    name: str
+    pool: Callable[..., EventWorkerPool[Any, Any]]
+
+
+DRIVERS = [Driver("threads", EventWorkerPool)]
+
+
+class Gate:
+    """A handler that stands still: it says when it is inside, and goes on when it is told to."""
+
+    def __init__(self) -> None:
+        self.inside = threading.Semaphore(0)
+        self.open = threading.Event()
+
+    def __call__(self, event: object) -> None:
+        self.inside.release()
+        assert self.open.wait(PATIENCE), "the gate was never opened"
+
+    def wait_inside(self, times: int = 1) -> None:
+        """Wait until the handler has been entered that often."""
+        for _ in range(times):
+            assert self.inside.acquire(timeout=PATIENCE), "the handler was never called"
+
+
+def wait(event: threading.Event) -> None:
+    """Wait for what must happen."""
+    assert event.wait(PATIENCE), "it did not happen"
+
+
+def in_thread(target: Callable[[], object]) -> Callable[[], Any]:
+    """Run something in a thread of its own; call the result to wait for its value, or its exception."""
+    outcome: list[object] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            outcome.append(target())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+
+    def result() -> object:
+        thread.join(PATIENCE)
+        assert not thread.is_alive(), "the call has not returned"
+        if errors:
+            raise errors[0]
+        return outcome[0]
+
+    return result
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds that no event tells of, looking again each time other threads have run."""
+    deadline = threading.Event()
+    for _ in range(int(PATIENCE * 1000)):
+        if condition():
+            return
+        deadline.wait(0.001)
+    raise AssertionError("it did not come true")
+
+
+def run_python(source: str, *, timeout: float = PATIENCE, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a script in a process of its own, with warnings as errors."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(source)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        **options,
+    )
