@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
+import os
+import sys
 import threading
 from collections.abc import Iterator
 
 import pytest
 
+import workpool
 from support import DRIVERS, PATIENCE, Driver
+
+COPY = os.environ.get("WORKPOOL_TEST_COPY", "")
+assert workpool.__file__.startswith(COPY), "the copy that is to be tested is not the one that is imported"
 
 
 @pytest.fixture(params=DRIVERS, ids=lambda driver: driver.name)
@@ -16,6 +23,14 @@ def driver(request: pytest.FixtureRequest) -> Driver:
     """Each driver in turn."""
     found: Driver = request.param
     return found
+
+
+@pytest.fixture(autouse=True)
+def no_endless_wait() -> Iterator[None]:
+    """A test that hangs ends the run, with the stack of each thread, instead of holding it for ever."""
+    faulthandler.dump_traceback_later(5 * PATIENCE, exit=True)
+    yield
+    faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture(autouse=True)
@@ -28,3 +43,11 @@ def no_thread_left() -> Iterator[None]:
         if thread.name.startswith("workpool"):
             thread.join(PATIENCE)
             assert not thread.is_alive(), f"{thread.name} was left behind"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """End a run against a planted bug here: what the bug left behind may never let the process end."""
+    if COPY:
+        sys.stdout.flush()
+        os._exit(exitstatus)

@@ -22,7 +22,7 @@ class Driver:
     """A pool under the conformance suite, and what it declares that it can do."""
 
     name: str
-    pool: Callable[..., EventWorkerPool[Any, Any]]
+    pool: type[Any]
 
 
 DRIVERS = [Driver("threads", EventWorkerPool)]
@@ -82,6 +82,17 @@ def eventually(condition: Callable[[], bool]) -> None:
             return
         deadline.wait(0.001)
     raise AssertionError("it did not come true")
+
+
+def has_handled(pool: Any, events: int) -> bool:
+    """Whether a pool has handled exactly so many events."""
+    count: int = pool.stats().handled
+    return count == events
+
+
+def has_adders(pool: Any, adders: int = 1) -> bool:
+    """Whether so many adders wait for room. No public call tells, and a test has to know before it goes on."""
+    return len(pool._core.adders) == adders
 
 
 def run_python(source: str, *, timeout: float = PATIENCE, **options: Any) -> subprocess.CompletedProcess[str]:

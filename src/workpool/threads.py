@@ -10,6 +10,8 @@ The core decides; this module waits, wakes and calls. Its rules:
   exception between any two lines is undone, or the step completed, before the mutex is free again: hence `try` around
   explicit calls rather than `with`, whose exit an exception can skip, and hence here and there two facts that must not
   come apart in one assignment.
+- *Waiting is done in C*, in a `SimpleQueue`: `threading.Event` and `Condition` are Python, and a signal between two of
+  their lines leaves them broken.
 - *A wake-up may be sent twice, never lost*: a worker that wakes for nothing goes back to sleep.
 """
 
@@ -24,7 +26,7 @@ import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import get_ident
 from types import TracebackType
 from typing import Any, Generic, NoReturn, ParamSpec, Protocol, Self, TypeVar, cast
@@ -87,7 +89,7 @@ class EventWorkerPool(Generic[K, E]):
         self._wakeups: SimpleQueue[None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._inside: set[int] = set()
-        self._ended = threading.Event()
+        self._ended: SimpleQueue[None] = SimpleQueue()
         _pools.add(self)
         weakref.finalize(self, _report_unstarted, self._core)
 
@@ -262,7 +264,7 @@ class EventWorkerPool(Generic[K, E]):
             mutex.acquire(False) or self._give_way()
             wake = core.submit(key, event)
             if undecided := wake is None:
-                gate = threading.Event() if waits else None
+                gate = SimpleQueue[None]() if waits else None
                 wake = core.offer(key, event, gate, self._is_inside())
             if wake:
                 self._wakeups.put(None)
@@ -275,7 +277,7 @@ class EventWorkerPool(Generic[K, E]):
             mutex._is_owned() or mutex.acquire()
             if gate is not None:
                 core.withdraw(gate)
-            if core.waking:
+            if core.waking or core.wake():
                 self._wakeups.put(None)  # The one that this call owed may not have been sent.
             mutex.release()
             self._warn()
@@ -283,10 +285,11 @@ class EventWorkerPool(Generic[K, E]):
                 require_hashable(key)
             raise
 
-    def _await(self, gate: threading.Event, timeout: float | None) -> None:
+    def _await(self, gate: SimpleQueue[None], timeout: float | None) -> None:
         """Wait at the gate of an adder that is listed. Leaves the mutex taken where it raises."""
         core = self._core
-        gate.wait(timeout)
+        with suppress(Empty):
+            gate.get(timeout=timeout)
         self._mutex.acquire(False) or self._give_way()
         if core.withdraw(gate):
             if core.state is not State.OPEN:
@@ -368,7 +371,7 @@ class EventWorkerPool(Generic[K, E]):
 
     def _tell(self, adders: list[object]) -> None:
         for gate in adders:
-            cast("threading.Event", gate).set()
+            cast("SimpleQueue[None]", gate).put(None)
 
     def _enlist(self, workers: int) -> None:
         if self._core.state is not State.OPEN:
@@ -397,14 +400,14 @@ class EventWorkerPool(Generic[K, E]):
             )
         self._tell(core.stop())
         core.end()
-        self._ended.set()
+        self._ended.put(None)
 
     def _leave(self) -> None:
         last = self._step(self._core.leave)
         self._inside.discard(get_ident())
         self._wakeups.put(None)  # The next that sleeps may leave too.
         if last:
-            self._ended.set()
+            self._ended.put(None)
 
     # Around the steps.
 
@@ -413,7 +416,15 @@ class EventWorkerPool(Generic[K, E]):
 
     def _wait(self, timeout: float | None) -> bool:
         """Wait for the ending; False from a handler, and after the time-out."""
-        if self._is_inside() or not self._ended.wait(timeout):
+        if self._is_inside():
+            return False
+        try:
+            with suppress(Empty):
+                self._ended.get(timeout=timeout)
+        finally:
+            if ended := self._core.state is State.ENDED:
+                self._ended.put(None)  # For the next that waits.
+        if not ended:
             return False
         for thread in self._threads:
             thread.join()

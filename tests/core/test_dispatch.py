@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 import pytest
@@ -153,6 +154,20 @@ class TestBackPressure:
         assert list(core.adders) == ["broken"]
         assert core.added == 1
         assert core.withdraw("broken") is True
+
+    def test_an_interruption_before_an_adder_is_looked_at_leaves_it_listed(self) -> None:
+        class Interrupted(OrderedDict[Any, Any]):
+            def popitem(self, last: bool = True) -> Any:
+                raise KeyboardInterrupt
+
+        core = started(1)
+        add(core, "a", 1)
+        core.adders = Interrupted()
+        add(core, "a", 2, adder="me")
+        core.take(0)
+        with pytest.raises(KeyboardInterrupt):
+            core.admit()
+        assert core.withdraw("me") is True
 
     def test_an_adder_that_was_let_in_is_told_whatever_comes_in_between(self) -> None:
         class Interrupted(Dispatch[Any, Any]):

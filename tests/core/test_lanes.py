@@ -203,6 +203,11 @@ class FailingDeque(deque[Any]):
             raise MemoryError
         super().append(item)
 
+    def popleft(self) -> Any:
+        if self.fail == "popleft":
+            raise MemoryError
+        return super().popleft()
+
 
 def test_a_ring_that_cannot_take_the_first_event_leaves_the_key_idle() -> None:
     lanes: Lanes[str, int] = Lanes()
@@ -230,6 +235,16 @@ def test_a_key_that_raises_in_next_leaves_the_counts_and_the_waiting_events() ->
     key.broken = False
     assert (lanes.handled, lanes.in_flight, lanes.waiting) == (0, 1, 1)
     lanes.check_invariants()
+
+
+def test_a_worker_that_is_interrupted_before_it_chose_has_taken_nothing() -> None:
+    lanes = lanes_with(("a", 1), workers=1)
+    ring = lanes.ready = FailingDeque(lanes.ready)
+    ring.fail = "popleft"
+    with pytest.raises(MemoryError):
+        lanes.take(0)
+    assert (list(lanes.ready), lanes.keys_in_flight()) == ([("a", 1)], [])
+    assert (lanes.waiting, lanes.in_flight) == (1, 0)
 
 
 @pytest.mark.parametrize("holds_nothing", [True, False])

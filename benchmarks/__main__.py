@@ -1,0 +1,73 @@
+"""The command: `python -m benchmarks`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.report import format_table, write_page
+from benchmarks.targets import list_targets
+from benchmarks.workloads import backlog, ideal, latency, memory, noop
+from benchmarks.workloads.common import FULL, QUICK
+from benchmarks.workloads.residue import STATM
+
+WORKLOADS = {
+    "spread": noop.measure_spread,
+    "one-key": noop.measure_one_key,
+    "new-keys": noop.measure_new_keys,
+    "backlog": backlog.measure,
+    "latency": latency.measure,
+    "ideal": ideal.measure,
+    "memory": memory.measure_waiting,
+    "residue": memory.measure_residue,
+}
+DOCS = Path(__file__).parent.parent / "docs"
+
+_EXAMPLES = f"""\
+workloads: {", ".join(WORKLOADS)}
+
+examples:
+  python -m benchmarks                        all of it, about ten minutes; writes docs/benchmarks.md and .png
+  python -m benchmarks --quick --check        in a minute: roughly where the targets stand
+  python -m benchmarks --only backlog         one workload, its table on standard output
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure what an event costs in workpool, beside a bare loop and beside the usual ways.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--quick", action="store_true", help="less of everything: a minute, and coarser figures")
+    parser.add_argument("--only", metavar="NAME[,NAME]", help="these workloads only")
+    parser.add_argument("--check", action="store_true", help="say of each target whether it is met; always exits 0")
+    options = parser.parse_args()
+    names = options.only.split(",") if options.only else list(WORKLOADS)
+    if unknown := [name for name in names if name not in WORKLOADS]:
+        parser.error(f"there is no workload {unknown[0]!r}; there are {', '.join(WORKLOADS)}")
+    if "residue" in names and not STATM.exists():
+        parser.error(f"residue reads {STATM}, which this system does not have; name the others with --only")
+
+    begin = time.monotonic()
+    scale = QUICK if options.quick else FULL
+    tables = {name: WORKLOADS[name](scale) for name in names}
+    if options.quick or options.only:
+        print("\n".join(format_table(table) for table in tables.values()))
+        print("No page was written: only a full run, without --quick and --only, writes it.")
+    else:
+        from benchmarks.plot import draw  # noqa: PLC0415 - whoever wants the tables only needs no matplotlib
+
+        draw(DOCS / "benchmarks.png", tables)
+        write_page(DOCS / "benchmarks.md", tables, "python -m benchmarks")
+        print(f"Wrote {DOCS / 'benchmarks.md'} and benchmarks.png.")
+    if options.check:
+        print("\n".join(map(str, list_targets(tables))))
+    print(f"Took {time.monotonic() - begin:.0f} s.", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

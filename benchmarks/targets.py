@@ -1,0 +1,48 @@
+"""What workpool should reach, and whether it did. Said, never asserted: a busy machine is not a fault."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from benchmarks.measure import Table
+from benchmarks.subjects import OURS
+from benchmarks.workloads.memory import RESIDENT
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A limit for the worst of some figures."""
+
+    what: str
+    limit: float
+    figures: dict[str, float]
+    """By where they were taken; empty where they were not."""
+
+    def __str__(self) -> str:
+        if not self.figures:
+            return f"not measured: {self.what}, at most {self.limit:g}x"
+        where, worst = max(self.figures.items(), key=lambda item: item[1])
+        verdict = "met" if worst <= self.limit else "short"
+        return f"{verdict}: {self.what}, at most {self.limit:g}x: {worst:.2f}x ({where})"
+
+
+def list_targets(tables: Mapping[str, Table]) -> list[Target]:
+    """All targets, each with the figures that these tables have for it."""
+
+    def scores(name: str, rows: Iterable[str] = OURS) -> dict[str, list[float]]:
+        table = tables.get(name)
+        return {f"{name}, {row}": [cell.score for cell in table.series(row).values()] for row in rows} if table else {}
+
+    def range_of(found: dict[str, list[float]]) -> dict[str, float]:
+        return {where: max(each) / min(each) for where, each in found.items()}
+
+    noops = scores("spread") | scores("one-key") | scores("new-keys")
+    spread = {where: max(each) for where, each in scores("spread").items()}
+    after = {where: each[-1] for where, each in scores("residue", [RESIDENT]).items()}
+    return [
+        Target("the dearest number of workers over the cheapest, from 1 to 256", 1.5, range_of(noops)),
+        Target("the dearest backlog over the cheapest, from B = 0 to 100,000", 1.3, range_of(scores("backlog"))),
+        Target("an event spread over 1,000 keys over the bare loop", 50, spread),
+        Target("memory after all keys over memory at the start", 1.05, after),
+    ]

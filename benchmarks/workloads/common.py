@@ -1,0 +1,70 @@
+"""What the workloads share: how much of everything, keys, and knowing when all is done."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+KEYS = [f"key-{number}" for number in range(1_000)]
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How much of everything."""
+
+    rounds: int
+    backlog_rounds: int
+    events: int
+    free_events: int
+    paced_events: int
+    sleeps: int
+    waiting_events: int
+    distinct_keys: int
+
+
+FULL = Scale(
+    rounds=5,
+    backlog_rounds=11,
+    events=1_000_000,
+    free_events=10_000,
+    paced_events=20_000,
+    sleeps=10_000,
+    waiting_events=100_000,
+    distinct_keys=10_000_000,
+)
+QUICK = Scale(
+    rounds=2,
+    backlog_rounds=2,
+    events=100_000,
+    free_events=5_000,
+    paced_events=4_000,
+    sleeps=4_000,
+    waiting_events=20_000,
+    distinct_keys=500_000,
+)
+
+
+def spread_keys(count: int) -> list[str]:
+    """1,000 keys in turn, as many as events."""
+    return [KEYS[number % len(KEYS)] for number in range(count)]
+
+
+class Tally:
+    """Counts the events that were handled, and knows when they are all."""
+
+    def __init__(self, expected: int) -> None:
+        self._expected = expected
+        self._handled: list[object] = []
+        self._all = threading.Event()
+
+    def count(self, event: object) -> None:
+        self._handled.append(event)
+        if len(self._handled) == self._expected:
+            self._all.set()
+
+    def await_all(self) -> int:
+        """Wait until all are handled, or until no more are; return how many are not."""
+        seen = -1
+        while not self._all.wait(0.1) and seen != len(self._handled):
+            seen = len(self._handled)
+        return self._expected - len(self._handled)

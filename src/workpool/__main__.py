@@ -1,0 +1,5 @@
+"""`python -m workpool` is the command `workpool`."""
+
+from workpool.cli import main
+
+main()

@@ -1,0 +1,22 @@
+"""The command `workpool`, in the extra `[cli]`: what it is made of is imported only when it is called."""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command and leave the process."""
+    try:
+        from workpool.cli.app import app  # noqa: PLC0415
+
+        app(prog_name="workpool")
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in {"typer", "rich", "jmespath"}:
+            raise
+        sys.exit(f"workpool: the command needs {package}, and it is not installed: pip install 'workpool[cli]'")
+    except KeyboardInterrupt:
+        sys.exit(130)

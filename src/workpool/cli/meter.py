@@ -1,0 +1,72 @@
+"""What the command counts and the pool does not: distinct keys, lanes' depths, and who overtook whom."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Final
+
+__all__ = ["MAX_KEYS", "Meter"]
+
+MAX_KEYS: Final = 1_000_000
+"""Distinct keys are counted up to here. To count them is to keep them, and every buffer has a bound."""
+
+
+class Meter:
+    """Counts each event when it is added, when it starts and when it has ended. O(1) each, from any thread.
+
+    Events are numbered in the order of the source. An event *overtakes* where it starts while one with a smaller
+    number, of another key necessarily, has not started.
+    """
+
+    def __init__(self) -> None:
+        self.deepest = 0
+        """The most events that one key had at once, waiting (for room too) or in flight."""
+        self.overtakes = 0
+        self._lock = threading.Lock()
+        self._number = 0
+        self._keys: set[Hashable] = set()
+        self._depths: dict[Hashable, int] = {}
+        # Unlike a dict's, its first item is found at once, however many were taken out before it.
+        self._not_started: OrderedDict[int, None] = OrderedDict()
+
+    def add(self, key: Hashable) -> int:
+        """Count an event that is about to be added, and number it."""
+        with self._lock:
+            self._number += 1
+            self._not_started[self._number] = None
+            depth = self._depths[key] = self._depths.get(key, 0) + 1
+            self.deepest = max(self.deepest, depth)
+            return self._number
+
+    def refuse(self, key: Hashable, number: int) -> None:
+        """Take an event back that was not added after all."""
+        with self._lock:
+            del self._not_started[number]
+        self.end(key)
+
+    def start(self, key: Hashable, number: int) -> None:
+        """Count an event that starts."""
+        with self._lock:
+            if len(self._keys) < MAX_KEYS:
+                self._keys.add(key)
+            self.overtakes += next(iter(self._not_started)) != number
+            del self._not_started[number]
+
+    def end(self, key: Hashable) -> None:
+        """Count an event that has ended."""
+        with self._lock:
+            self._depths[key] -= 1
+            if not self._depths[key]:
+                del self._depths[key]
+
+    @property
+    def keys(self) -> int:
+        """Distinct keys of events that have started, or MAX_KEYS where there are as many or more."""
+        return len(self._keys)
+
+    def deepest_now(self) -> int:
+        """The most events that one key has at this instant. O(active keys)."""
+        with self._lock:
+            return max(self._depths.values(), default=0)

@@ -1,0 +1,102 @@
+"""P4: an idle key holds no memory, and a handled event is let go at once."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+import weakref
+
+import pytest
+
+from support import PATIENCE, Driver, Gate, eventually
+
+
+class Payload:
+    pass
+
+
+def test_a_handled_event_is_released_when_its_handler_has_returned(driver: Driver) -> None:
+    """The original kept each payload reachable: 100 of 100."""
+    payloads: list[weakref.ref[Payload]] = []
+    pool = driver.pool(lambda event: event, workers=2).start()  # A handler that returns its event, too.
+    gc.disable()
+    try:
+        for number in range(100):
+            payload = Payload()
+            payloads.append(weakref.ref(payload))
+            pool.add(number % 3, payload)
+            del payload
+        eventually(lambda: pool.stats().handled == 100)
+        eventually(lambda: all(ref() is None for ref in payloads))
+    finally:
+        gc.enable()
+    pool.drain(PATIENCE)
+
+
+def test_it_is_released_while_later_events_of_its_key_still_wait(driver: Driver) -> None:
+    gate = Gate()
+    pool = driver.pool(lambda event: gate(event) if event == "gate" else None, workers=1).start()
+    payload = Payload()
+    released = weakref.ref(payload)
+    pool.add("a", payload)
+    del payload
+    pool.add("a", "gate")
+    pool.add("a", "later")
+    gate.wait_inside()
+    assert released() is None
+    gate.open.set()
+    pool.drain(PATIENCE)
+
+
+def test_an_idle_key_is_released(driver: Driver) -> None:
+    class Key:
+        pass
+
+    pool = driver.pool(lambda event: None, workers=2).start()
+    keys = []
+    for _ in range(50):
+        key = Key()
+        keys.append(weakref.ref(key))
+        pool.add(key, 1)
+        pool.add(key, 2)
+        del key
+    eventually(lambda: pool.stats().keys == 0)
+    eventually(lambda: all(ref() is None for ref in keys))
+    pool.drain(PATIENCE)
+
+
+@pytest.mark.parametrize("events_per_key", [1, 2])
+def test_many_keys_leave_the_pool_as_it_was(driver: Driver, events_per_key: int) -> None:
+    pool = driver.pool(lambda event: None, workers=4, max_backlog=2000).start()
+    tracemalloc.start()
+    try:
+        for round_ in range(2):
+            for number in range(20_000):
+                for _ in range(events_per_key):
+                    pool.add((round_, number), None)
+            eventually(lambda: pool.stats().keys == 0)
+            gc.collect()
+            if round_ == 0:
+                before = tracemalloc.get_traced_memory()[0]
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert grown < 20_000, f"{grown} bytes are left of 20,000 keys"
+    pool.drain(PATIENCE)
+
+
+def test_a_pool_that_has_ended_holds_nothing(driver: Driver) -> None:
+    gate = Gate()
+    pool = driver.pool(gate, workers=1).start()
+    pool.add("a", Payload())
+    gate.wait_inside()
+    waiting = Payload()
+    ref = weakref.ref(waiting)
+    pool.add("a", waiting)
+    del waiting
+    gate.open.set()
+    left = pool.stop(PATIENCE)
+    assert pool.stats().keys == 0
+    left.clear()
+    gc.collect()
+    assert ref() is None

@@ -1,0 +1,221 @@
+"""The history checker sees each broken promise, and nothing where all were kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from support import PATIENCE, Gate
+from workpool import Delivery, EventWorkerPool, HandlerError, PoolFull, Stats
+from workpool.testing import BrokenPromise, History
+
+
+class Scripted:
+    """A pool that does just what the script tells it, on a clock that the script moves."""
+
+    def __init__(self, workers: int = 2, patience: float = 1.0) -> None:
+        self.now = 0.0
+        self.workers = workers
+        self.left: list[tuple[Any, Any]] = []
+        self.keys = 0
+        self.full = False
+        self.accepted: dict[Any, Any] = {}
+        self.history = History(clock=lambda: self.now, patience=patience)
+        self.handler = self.history.handler(lambda event: event())
+
+    def add(self, key: Any, event: Any, *, timeout: float | None = None) -> None:
+        if self.full:
+            raise PoolFull
+        self.accepted[event.event] = event
+
+    add_nowait = add
+
+    def stats(self) -> Stats:
+        return Stats(0, 0, 0, 0, 0, 0, keys=self.keys)
+
+    def accept(self, name: str) -> None:
+        self.history.add(self, name[0], name)
+
+    def handle(self, name: str, during: Any = lambda: None) -> None:
+        envelope = self.accepted[name]
+        envelope.event = during
+        self.handler(envelope, Delivery(name[0], 1))
+
+    def broken(self) -> list[str]:
+        self.accepted.clear()
+        return self.history.violations(self)
+
+
+def test_nothing_is_broken_where_each_event_is_handled_in_order() -> None:
+    pool = Scripted()
+    for name in ("a1", "a2", "b1"):
+        pool.accept(name)
+    for name in ("a1", "b1", "a2"):
+        pool.handle(name)
+    assert pool.broken() == []
+    pool.history.check(pool)
+
+
+def test_p1_an_event_that_is_lost() -> None:
+    pool = Scripted()
+    pool.accept("a1")
+    assert pool.broken() == ["P1 exactly once: event 0 was accepted, handled 0 times and returned 0 times"]
+    with pytest.raises(BrokenPromise, match="P1 exactly once"):
+        pool.history.check(pool)
+
+
+def test_p1_an_event_that_is_handled_twice_or_handled_and_returned() -> None:
+    pool = Scripted()
+    pool.accept("a1")
+    pool.accept("b1")
+    pool.handle("a1")
+    pool.handle("a1")
+    pool.handle("b1")
+    pool.left.append(("b", pool.accepted["b1"]))
+    assert [line.split(", ", 1)[1] for line in pool.broken()] == [
+        "handled 2 times and returned 0 times",
+        "handled 1 times and returned 1 times",
+    ]
+
+
+def test_p1_an_event_that_is_refused_and_handled_all_the_same() -> None:
+    pool = Scripted()
+    pool.accept("a1")
+    envelope = pool.accepted["a1"]
+    pool.full = True
+    with pytest.raises(PoolFull):
+        pool.accept("a2")
+    envelope.number = 1
+    pool.handle("a1")
+    del envelope
+    assert pool.broken()[0] == "P1 exactly once: event 0 was accepted, handled 0 times and returned 0 times"
+    assert pool.broken()[1] == "P1 exactly once: event 1 was refused, handled 1 times and returned 0 times"
+
+
+def test_p1_a_returned_event_is_in_its_place_and_may_have_failed_before() -> None:
+    pool = Scripted()
+    pool.accept("a1")
+    with pytest.raises(ZeroDivisionError):
+        pool.handle("a1", lambda: 1 // 0)
+    pool.left.append(("a", pool.accepted["a1"]))
+    assert pool.broken() == []
+
+
+def test_p2_an_event_that_starts_before_an_earlier_one() -> None:
+    pool = Scripted()
+    for name in ("a1", "a2", "a3"):
+        pool.accept(name)
+    for name in ("a2", "a1", "a3"):
+        pool.handle(name)
+    assert pool.broken() == ["P2 order: event 1 of key 'a' started before the earlier event 0"]
+
+
+def test_p2_an_event_that_is_handled_while_an_earlier_one_is_returned() -> None:
+    pool = Scripted()
+    pool.accept("a1")
+    pool.accept("a2")
+    pool.handle("a2")
+    pool.left.append(("a", pool.accepted["a1"]))
+    assert pool.broken() == ["P2 order: event 1 of key 'a' started before the earlier event 0"]
+
+
+def test_p2_two_events_of_one_key_that_overlap() -> None:
+    pool = Scripted()
+    pool.accept("a1")
+    pool.accept("a2")
+    pool.handle("a1", lambda: pool.handle("a2"))
+    assert pool.broken() == ["P2 order: events 0 and 1 of key 'a' overlap"]
+
+
+def test_p3_a_key_that_waits_for_another_beside_an_idle_worker() -> None:
+    pool = Scripted(workers=2)
+    pool.accept("a1")
+    pool.accept("b1")
+
+    def slow() -> None:
+        pool.now = 5
+
+    pool.handle("a1", slow)
+    pool.handle("b1")
+    assert pool.broken() == ["P3 isolation: an event of key 'b' waited 5.000 s while 1 of 2 workers had nothing to do"]
+
+
+def test_p3_is_kept_where_all_workers_are_busy_or_the_key_itself_is() -> None:
+    for workers in (1, 2):
+        pool = Scripted(workers=workers)
+        for name in ("a1", "a2") if workers == 2 else ("a1", "b1"):
+            pool.accept(name)
+
+        def slow(pool: Scripted = pool) -> None:
+            pool.now = 5
+
+        pool.handle("a1", slow)
+        pool.handle("a2" if workers == 2 else "b1")
+        assert pool.broken() == []
+
+
+def test_p4_a_key_or_an_event_that_stays_in_the_pool() -> None:
+    pool = Scripted()
+    pool.accept("a1")
+    pool.handle("a1")
+    kept = pool.accepted["a1"]
+    pool.keys = 1
+    first, second = pool.broken()
+    assert first == "P4 no residue: 1 keys are left in a pool that has ended"
+    assert second.startswith("P4 no residue: <event 0 of key 'a'")
+    assert second.endswith("has ended and is still referred to")
+    del kept
+    pool.keys = 0
+    assert pool.broken() == []
+
+
+def test_p5_an_event_that_nobody_takes_while_all_are_idle() -> None:
+    pool = Scripted()
+    pool.accept("a1")
+    pool.now = 3
+    pool.handle("a1")
+    assert pool.broken() == [
+        "P5 no lost wake-up: an event of key 'a' waited 3.000 s while 2 of 2 workers had nothing to do"
+    ]
+
+
+def test_many_cases_are_cut_short() -> None:
+    pool = Scripted()
+    for number in range(30):
+        pool.accept(f"a{number}")
+    with pytest.raises(BrokenPromise, match=r"and 10 more$"):
+        pool.history.check(pool)
+
+
+def test_a_real_pool_and_a_handler_of_ones_own() -> None:
+    seen: list[Any] = []
+    history = History(patience=PATIENCE)
+
+    def handle(event: int, delivery: Delivery) -> None:
+        seen.append((delivery.key, event))
+
+    with EventWorkerPool[str, Any](history.handler(handle), workers=2) as pool:
+        history.add(pool, "a", 1)
+        history.add_nowait(pool, "a", 2)
+    history.check(pool)
+    assert seen == [("a", 1), ("a", 2)]
+    assert history.handled("a") == 2
+
+
+def test_a_real_pool_that_fails_keeps_its_promises() -> None:
+    history = History(patience=PATIENCE)
+    gate = Gate()
+
+    def handle(event: int) -> None:
+        gate(event)
+        raise ValueError(event)
+
+    pool = EventWorkerPool[str, Any](history.handler(handle), workers=1).start()
+    history.add(pool, "a", 1)
+    history.add(pool, "a", 2)
+    gate.open.set()
+    with pytest.raises(HandlerError) as caught:
+        pool.drain(PATIENCE)
+    caught.value.__cause__.__traceback__ = None  # type: ignore[union-attr]
+    history.check(pool)

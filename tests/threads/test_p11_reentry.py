@@ -1,0 +1,367 @@
+"""P11: an exception or a call that comes in between leaves the pool whole.
+
+The tracer raises at one line that runs, then at the next one in another run, until a run meets no more lines.
+"""
+
+from __future__ import annotations
+
+import gc
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+import workpool
+from support import PATIENCE, Gate, eventually, has_adders, in_thread, run_python
+from workpool import EventWorkerPool, HandlerError
+
+PACKAGE = str(Path(workpool.__file__).parent)
+INSIDE = "this thread is inside the pool already"
+
+
+class Cut(BaseException):
+    """What comes in between."""
+
+
+class Tracer:
+    """Raises `Cut` once, at the given number of lines of the package after it was armed."""
+
+    def __init__(self, at: int) -> None:
+        self.at, self.lines, self.armed, self.where = at, 0, False, ""
+
+    def __call__(self, frame: FrameType, event: str, argument: Any) -> Any:
+        if not frame.f_code.co_filename.startswith(PACKAGE):
+            return None
+        if event == "line" and self.armed:
+            self.lines += 1
+            if self.lines == self.at:
+                self.armed = False
+                self.where = f"{frame.f_code.co_qualname}:{frame.f_lineno}"
+                raise Cut(self.where)
+        return self
+
+
+@pytest.fixture(autouse=True)
+def tracing_as_before() -> Iterator[None]:
+    before = sys.gettrace()
+    yield
+    sys.settrace(before)
+    threading.settrace(before)
+
+
+def cut_calls(call: Callable[[], object], at: int) -> tuple[bool, str]:
+    """Make a call that is cut at one line; whether there was such a line, and where."""
+    tracer = Tracer(at)
+    sys.settrace(tracer)
+    tracer.armed = True
+    try:
+        call()
+    except Cut:
+        pass
+    finally:
+        tracer.armed = False
+        sys.settrace(None)
+    return bool(tracer.where), tracer.where
+
+
+@pytest.mark.parametrize("lane", ["idle key", "second event", "third event"])
+@pytest.mark.parametrize("add", ["add", "add_nowait"])
+def test_an_add_that_is_cut_at_any_line_is_accepted_or_not(lane: str, add: str) -> None:
+    handled: list[int] = []
+    for at in range(1, 1000):
+        handled.clear()
+        gate = Gate()
+        pool = EventWorkerPool[str, int](
+            lambda event: gate(event) if event < 0 else handled.append(event),  # noqa: B023
+            workers=2,
+        ).start()
+        pool.add("gate", -1)
+        gate.wait_inside()
+        before = ["second event", "third event"].index(lane) + 1 if lane != "idle key" else 0
+        key = "gate" if before else "key"
+        for event in range(before):
+            pool.add(key, event)
+        was_cut, where = cut_calls(partial(getattr(pool, add), key, 99), at)
+        pool._step(pool._core.check_invariants)
+        accepted = pool.stats().added == 2 + before
+        assert accepted or pool.stats().added == 1 + before, where
+        pool.add("other", 100)
+        gate.open.set()
+        pool.drain(PATIENCE)
+        assert sorted(handled) == [*range(before), *[99] * accepted, 100], where
+        if not was_cut:
+            assert at > 10, "the tracer has seen no lines"
+            return
+    raise AssertionError("there is no end of lines")
+
+
+def open_when_full(pool: EventWorkerPool[Any, Any], gate: Gate, done: threading.Event) -> None:
+    """Open the gate once somebody waits for room, or nobody will."""
+    eventually(lambda: done.is_set() or has_adders(pool))
+    gate.open.set()
+
+
+def test_an_add_that_is_cut_wherever_it_waits_is_accepted_or_not() -> None:
+    for at in range(1, 1000):
+        gate = Gate()
+        pool = EventWorkerPool[str, int](gate, workers=1, max_backlog=2).start()
+        pool.add("a", 0)
+        gate.wait_inside()
+        pool.add("a", 1)
+        pool.add("a", 2)
+        done = threading.Event()
+        opener = in_thread(partial(open_when_full, pool, gate, done))
+        was_cut, where = cut_calls(partial(pool.add, "a", 3), at)
+        done.set()
+        opener()
+        pool._step(pool._core.check_invariants)
+        pool.add("a", 4, timeout=PATIENCE)
+        pool.drain(PATIENCE)
+        stats = pool.stats()
+        assert stats.added == stats.handled, where
+        assert stats.added in (4, 5), where
+        if not was_cut:
+            assert at > 20
+            return
+    raise AssertionError("there is no end of lines")
+
+
+@pytest.mark.parametrize("takes_delivery", [False, True])
+def test_a_worker_that_is_cut_at_any_line_of_its_step_loses_nothing(takes_delivery: bool) -> None:
+    """The step runs from one handler call to the next: the tracer is armed by the first event."""
+    cuts = 0
+    for at in range(1, 1000):
+        handled: list[int] = []
+        tracer = Tracer(at)
+
+        def handle(event: int) -> None:
+            handled.append(event)  # noqa: B023
+            if event in (1, 5):
+                tracer.armed = event == 1  # noqa: B023
+
+        def handle_delivery(event: int, delivery: object) -> None:
+            handle(event)
+
+        pool: EventWorkerPool[str, int] = EventWorkerPool(handle_delivery if takes_delivery else handle, workers=1)
+        for event in range(6):
+            pool.add("ab"[event % 2], event)
+        threading.settrace(tracer)
+        try:
+            pool.start()
+        finally:
+            threading.settrace(None)
+        failure = None
+        try:
+            pool.drain(PATIENCE)
+        except HandlerError as error:
+            failure = error.__cause__
+            cuts += 1
+        assert isinstance(failure, Cut) == bool(tracer.where)
+        stats = pool.stats()
+        assert stats.handled == len(handled), tracer.where
+        assert stats.added == 6 == stats.handled + stats.returned, tracer.where
+        assert (stats.in_flight, stats.waiting, stats.keys) == (0, 0, 0), tracer.where
+        assert sorted(handled + [event for _, event in pool.left]) == list(range(6)), tracer.where
+        for key in "ab":
+            events = [event for event in handled if "ab"[event % 2] == key] + [e for k, e in pool.left if k == key]
+            assert events == sorted(events), tracer.where
+        if not tracer.where:
+            assert cuts > 10
+            return
+    raise AssertionError("there is no end of lines")
+
+
+def test_a_worker_that_is_cut_while_it_lets_adders_in_loses_nothing() -> None:
+    for at in range(1, 1000):
+        handled: list[int] = []
+        tracer = Tracer(at)
+        gate = Gate()
+
+        def handle(event: int) -> None:
+            if event == 0:
+                gate(event)  # noqa: B023
+                tracer.armed = True  # noqa: B023
+            elif event == 2:
+                tracer.armed = False  # noqa: B023
+            handled.append(event)  # noqa: B023
+
+        pool: EventWorkerPool[str, int] = EventWorkerPool(handle, workers=1, max_backlog=1)
+        pool.add("a", 0)
+        threading.settrace(tracer)
+        try:
+            pool.start()
+        finally:
+            threading.settrace(None)
+        gate.wait_inside()
+        pool.add("a", 1)
+        outcome = []
+        adders = [in_thread(partial(pool.add, "b", event)) for event in (2, 3)]
+        eventually(partial(has_adders, pool, 2))
+        gate.open.set()
+        for done in adders:
+            try:
+                done()
+                outcome.append(True)
+            except HandlerError:
+                outcome.append(False)
+        with suppress(HandlerError):
+            pool.drain(PATIENCE)
+        stats = pool.stats()
+        assert stats.added == 2 + sum(outcome) == stats.handled + stats.returned, tracer.where
+        assert len(handled) == stats.handled, tracer.where
+        assert len(set(handled) | {event for _, event in pool.left}) == stats.added, tracer.where
+        if not tracer.where:
+            return
+    raise AssertionError("there is no end of lines")
+
+
+def test_an_add_from_a_finalizer_under_the_collector_raises_and_never_deadlocks() -> None:
+    """The collector runs wherever memory is asked for, inside the pool too; here it is made to run at a known point."""
+    refused: list[str] = []
+    accepted: list[int] = []
+
+    class Finalized:
+        def __init__(self) -> None:
+            self.me = self  # A cycle: only the collector finds it.
+
+        def __del__(self) -> None:
+            try:
+                pool.add("finalizer", 1)
+                accepted.append(1)
+            except RuntimeError as error:
+                refused.append(str(error))
+
+    class Key:
+        def __hash__(self) -> int:
+            gc.collect()
+            return 1
+
+        def __eq__(self, other: object) -> bool:
+            return self is other
+
+    pool: EventWorkerPool[Any, Any] = EventWorkerPool(lambda event: None, workers=1).start()
+    Finalized()
+    gc.collect()
+    assert (accepted, refused) == ([1], []), "outside the pool it is an add like any other"
+    gc.disable()
+    try:
+        Finalized()
+        pool.add(Key(), 2)
+    finally:
+        gc.enable()
+    pool.drain(PATIENCE)
+    assert len(refused) >= 1
+    assert all(INSIDE in message for message in refused)
+    assert pool.stats().handled == 1 + len(accepted)
+
+
+def test_an_event_whose_finalizer_adds_is_released_outside_the_pool() -> None:
+    """No user code runs under a lock: the last reference to an event goes when the mutex is free."""
+    accepted = threading.Event()
+
+    class Event:
+        def __del__(self) -> None:
+            pool.add("finalizer", None)
+            accepted.set()
+
+    pool: EventWorkerPool[Any, Any] = EventWorkerPool(lambda event: event, workers=1).start()
+    pool.add("a", Event())
+    assert accepted.wait(PATIENCE)
+    pool.drain(PATIENCE)
+    assert pool.stats().handled == 2
+
+
+@pytest.mark.parametrize("method", ["__hash__", "__eq__"])
+@pytest.mark.parametrize("call", ["add", "add_nowait", "stats", "drain", "stop", "start", "left"])
+def test_a_key_that_calls_its_pool_is_refused(method: str, call: str) -> None:
+    caught: list[str] = []
+
+    class Key:
+        armed = True
+
+        def intrude(self) -> None:
+            if Key.armed:
+                try:
+                    attribute = getattr(pool, call)
+                    attribute("x", 1) if call.startswith("add") else attribute()
+                except RuntimeError as error:
+                    caught.append(str(error))
+
+        def __hash__(self) -> int:
+            if method == "__hash__":
+                self.intrude()
+            return 1
+
+        def __eq__(self, other: object) -> bool:
+            if method == "__eq__":
+                self.intrude()
+            return self is other
+
+    pool: EventWorkerPool[Any, Any] = EventWorkerPool(print)
+    pool.add(Key(), 1)
+    pool.add(Key(), 2)
+    Key.armed = False
+    assert caught
+    assert all(INSIDE in message for message in caught)
+    assert len(pool.stop()) == 2
+
+
+def test_a_signal_handler_that_adds_outside_the_pool_is_like_anyone() -> None:
+    pool: EventWorkerPool[str, int] = EventWorkerPool(lambda event: None, workers=1).start()
+    before = signal.signal(signal.SIGUSR1, lambda *_: pool.add("signal", 1))
+    try:
+        signal.raise_signal(signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    pool.drain(PATIENCE)
+    assert pool.stats().handled == 1
+
+
+def test_interrupts_without_end_leave_every_add_accepted_or_not() -> None:
+    """Real signals, as fast as a timer sends them, into a loop that adds: each add is whole."""
+    result = run_python(
+        """
+        import signal, sys
+        from workpool import EventWorkerPool
+
+        class Interrupt(BaseException):
+            pass
+
+        def interrupt(*_):
+            raise Interrupt
+
+        handled = []
+        pool = EventWorkerPool(handled.append, workers=2, max_backlog=50).start()
+        signal.signal(signal.SIGALRM, interrupt)
+        interrupted = 0
+        event = 0
+        while interrupted < 300 and event < 400_000:
+            event += 1
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.00002 + (event % 97) * 1e-6)
+                for _ in range(20):
+                    pool.add(event % 7, event)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except Interrupt:
+                interrupted += 1
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        pool._step(pool._core.check_invariants)
+        pool.drain(20)
+        stats = pool.stats()
+        assert stats.added == stats.handled == len(handled), stats
+        for key in range(7):
+            events = [e for e in handled if e % 7 == key]
+            assert events == sorted(events)
+        print("interrupted", interrupted)
+        """,
+        timeout=2 * PATIENCE,
+    )
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout.split()[1]) > 20, result.stdout

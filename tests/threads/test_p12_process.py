@@ -1,0 +1,166 @@
+"""P12: the process around a pool: its end, its forks, its copies."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+from typing import Any
+
+import pytest
+
+from support import run_python
+from workpool import EventWorkerPool
+
+
+def test_a_pool_that_is_forgotten_is_drained_at_the_end_of_the_process() -> None:
+    result = run_python(
+        """
+        import os
+        from workpool import EventWorkerPool
+
+        def handle(event):
+            os.write(1, b"%d " % event)
+            if event < 10:
+                pool.add("more", event + 10)
+
+        pool = EventWorkerPool(handle, workers=2).start()
+        for event in range(20):
+            pool.add(event % 3, event)
+        """
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    assert sorted(map(int, result.stdout.split())) == sorted([*range(20), *range(10, 20)])
+
+
+def test_so_it_is_when_the_main_thread_ends_by_an_exception() -> None:
+    result = run_python(
+        """
+        import os
+        from workpool import EventWorkerPool
+        pool = EventWorkerPool(lambda event: os.write(1, b"%d " % event), workers=2).start()
+        for event in range(5):
+            pool.add(0, event)
+        raise SystemExit(3)
+        """
+    )
+    assert (result.returncode, result.stdout.split()) == (3, list("01234"))
+
+
+def test_pools_are_drained_in_the_reverse_order_of_their_starts() -> None:
+    """A pool that feeds another is mostly started after it, and must be drained before it."""
+    result = run_python(
+        """
+        import os
+        from workpool import EventWorkerPool
+        second = EventWorkerPool(lambda event: os.write(1, b"%d " % event), workers=1).start()
+        first = EventWorkerPool(lambda event: second.add(0, event), workers=1).start()
+        for event in range(50):
+            first.add(0, event)
+        """
+    )
+    assert result.stderr == ""
+    assert len(result.stdout.split()) == 50
+
+
+def test_a_failure_at_the_end_of_the_process_is_loud() -> None:
+    result = run_python(
+        """
+        from workpool import EventWorkerPool
+        def handle(event):
+            raise ValueError("boom")
+        EventWorkerPool(handle, workers=1).start().add("a", 1)
+        """
+    )
+    assert "the handler of key 'a' raised at attempt 1, and the pool stops" in result.stderr
+    assert "HandlerError" in result.stderr
+
+
+def test_a_pool_that_never_started_says_what_it_drops() -> None:
+    result = run_python(
+        """
+        import os
+        from workpool import EventWorkerPool
+        pool = EventWorkerPool(print, name="orders")
+        pool.add("a", 1)
+        """
+    )
+    assert result.stderr.strip() == "pool 'orders' is dropped with 1 events: it was never started"
+
+
+def test_a_stopped_pool_with_a_stuck_handler_does_not_keep_the_process() -> None:
+    result = run_python(
+        """
+                from workpool import EventWorkerPool, StopTimeout
+        inside = threading.Event()
+        pool = EventWorkerPool(lambda event: inside.set() or threading.Event().wait(), workers=1).start()
+        pool.add("a", 1)
+        inside.wait()
+        try:
+            pool.stop(0.01)
+        except StopTimeout as error:
+            print(error.in_flight)
+        """
+    )
+    assert (result.returncode, result.stdout.strip()) == (0, "['a']"), result.stderr
+
+
+FORKED = """
+    import os, sys, threading, warnings
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from workpool import EventWorkerPool
+    gate = threading.Event()
+    pool = EventWorkerPool(lambda event: gate.wait(20), workers=2).start()
+    unstarted = EventWorkerPool(print)
+    unstarted.add("a", 1)
+    for event in range(5):
+        pool.add(event, event)
+    if {held}:
+        # Fork while another thread is inside the pool: the child gets a mutex that nobody will free.
+        inside, leave = threading.Event(), threading.Event()
+        class Key:
+            def __hash__(self):
+                inside.set()
+                leave.wait(20)
+                return 1
+        threading.Thread(target=pool.add, args=(Key(), 1), daemon=True).start()
+        inside.wait(20)
+    child = os.fork()
+    if child == 0:
+        refused = 0
+        for each in (pool, unstarted):
+            for call in (
+                lambda: each.add("a", 1), lambda: each.add_nowait("a", 1), lambda: each.drain(1), lambda: each.stop(1),
+                each.stats, each.start, lambda: each.left, each.__enter__,
+            ):
+                try:
+                    call()
+                except RuntimeError as error:
+                    assert "parent process" in str(error), error
+                    refused += 1
+        repr(pool)
+        sys.exit(refused)
+    if {held}:
+        leave.set()
+    _, status = os.waitpid(child, 0)
+    gate.set()
+    pool.drain(20)
+    print(os.waitstatus_to_exitcode(status), pool.stats().handled)
+    unstarted.stop()
+"""
+
+
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+def test_in_a_forked_child_every_call_raises_and_the_parent_goes_on(held: bool) -> None:
+    result = run_python(FORKED.replace("{held}", str(held)))
+    assert (result.returncode, result.stderr) == (0, ""), result.stderr
+    assert result.stdout.split() == ["15", "6" if held else "5"], result.stdout
+
+
+def test_a_pool_does_not_pickle_and_is_not_copied() -> None:
+    pool: EventWorkerPool[Any, Any] = EventWorkerPool(print, name="orders")
+    for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match="pool 'orders' holds threads and cannot be pickled or copied"):
+            attempt(pool)
