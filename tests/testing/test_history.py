@@ -184,6 +184,7 @@ def test_many_cases_are_cut_short() -> None:
     pool = Scripted()
     for number in range(30):
         pool.accept(f"a{number}")
+    pool.accepted.clear()
     with pytest.raises(BrokenPromise, match=r"and 10 more$"):
         pool.history.check(pool)
 

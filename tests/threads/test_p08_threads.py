@@ -23,7 +23,12 @@ def test_an_ending_returns_when_the_last_thread_has_ended(ending: str, monkeypat
 
     monkeypatch.setattr(EventWorkerPool, "_leave", leave_slowly)
     pool = EventWorkerPool[str, int](print, workers=1).start()
-    ended = in_thread(lambda: (getattr(pool, ending)(), returned.set()))
+
+    def end() -> None:
+        getattr(pool, ending)()
+        returned.set()
+
+    ended = in_thread(end)
     assert almost.wait(PATIENCE)
     assert not returned.wait(0.1)
     go_on.set()

@@ -92,7 +92,8 @@ def test_a_pool_that_never_started_says_what_it_drops() -> None:
 def test_a_stopped_pool_with_a_stuck_handler_does_not_keep_the_process() -> None:
     result = run_python(
         """
-                from workpool import EventWorkerPool, StopTimeout
+        import threading
+        from workpool import EventWorkerPool, StopTimeout
         inside = threading.Event()
         pool = EventWorkerPool(lambda event: inside.set() or threading.Event().wait(), workers=1).start()
         pool.add("a", 1)

@@ -41,8 +41,11 @@ def load_handler(spec: str) -> Callable[..., object]:
 
 
 def _import(where: str) -> ModuleType:
+    is_file = where.endswith(".py")
+    if is_file and not Path(where).is_file():
+        raise Complaint(f"there is no file {where}")
     try:
-        if where.endswith(".py"):
+        if is_file:
             return _import_file(Path(where))
         # The console script has its own folder there, where `python -m` has the current one.
         sys.path.insert(0, str(Path.cwd()))
@@ -54,7 +57,6 @@ def _import(where: str) -> ModuleType:
 def _import_file(path: Path) -> ModuleType:
     """Import a file under its own name, its folder first on the path, as `python file.py` would run it."""
     path = path.resolve()
-    path.open().close()  # A missing file is told in the system's words.
     sys.path.insert(0, str(path.parent))
     name = path.stem
     while name in sys.modules:
@@ -70,8 +72,6 @@ def _import_file(path: Path) -> ModuleType:
 
 def _describe(error: BaseException) -> str:
     """One line: what was raised and, unless it says so itself, where."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
     text = " ".join(f"{type(error).__name__}: {error}".split())
     frames = [each for each in traceback.extract_tb(error.__traceback__) if "importlib" not in each.filename]
     if isinstance(error, SyntaxError) or not frames or frames[-1].filename == __file__:

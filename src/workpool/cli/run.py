@@ -18,6 +18,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from types import FrameType
 from typing import Any, Final
 
@@ -100,9 +101,9 @@ class Run:
         if self._is_unheard:
             say("standard output was closed")
         if left:
-            say(f"{len(left):,} events are left: {_count_by_key(left)}")
+            say(f"left, by key: {_count_by_key(left)}")
         if self.in_flight:
-            say(f"handlers that have not returned are given up: {_count_by_key(self.in_flight)}")
+            say(f"given up, for their handlers have not returned, by key: {_count_by_key(self.in_flight)}")
         handled = self._pool.stats().handled
         return Summary(
             events=handled,
@@ -135,27 +136,25 @@ class Run:
 
     def _end(self, line: LiveLine) -> list[Hashable]:
         """Drain, or stop once a second signal asks for it. Returns the keys of the events that are left."""
-        told, deadline = False, math.inf
+        told, deadline = 0, math.inf
         while True:
-            ending: Callable[..., object] = self._pool.drain
-            if self._signals and not told:
-                told, stats = True, self._pool.stats()
+            signals, stats = len(self._signals), self._pool.stats()
+            ending: Callable[..., object] = self._pool.stop if signals > 1 else self._pool.drain
+            if signals and not told:
                 say(f"draining {stats.waiting + stats.in_flight:,} events; Ctrl-C again to stop")
-            if len(self._signals) > 1:
-                ending = self._pool.stop
-                deadline = min(deadline, time.monotonic() + _PATIENCE)
+            if signals > 1 and told < 2:
+                deadline = time.monotonic() + _PATIENCE
+                say(f"stopping; up to {_PATIENCE:.0f} s for {stats.in_flight:,} in flight, unless Ctrl-C comes again")
+            told = signals
             try:
-                ending(timeout=_TICK)
-            except HandlerError:
-                break
+                with suppress(HandlerError):  # It is told where it was raised.
+                    ending(timeout=_TICK)
+                return [key for key, _ in self._pool.left]
             except TimeoutError as late:
                 self._draw(line)
-                if isinstance(late, StopTimeout) and (len(self._signals) > 2 or time.monotonic() > deadline):
+                if isinstance(late, StopTimeout) and (signals > 2 or time.monotonic() > deadline):
                     self.in_flight = list(late.in_flight)
                     return [key for key, _ in late.left]
-            else:
-                break
-        return [key for key, _ in self._pool.left]
 
     # On the reader's thread and on the workers'.
 
@@ -202,5 +201,5 @@ def _is_news(record: logging.LogRecord) -> bool:
 def _count_by_key(keys: list[Hashable]) -> str:
     """The first few keys, each with how many events it has."""
     counts = Counter(keys)
-    shown = ", ".join(f"{key!r}: {count:,}" for key, count in list(counts.items())[:_SHOWN])
-    return shown + (f" and {len(counts) - _SHOWN:,} keys more" if len(counts) > _SHOWN else "")
+    shown = ", ".join(f"{key!r} ({count:,})" for key, count in list(counts.items())[:_SHOWN])
+    return shown + (f" and {len(counts) - _SHOWN:,} more" if len(counts) > _SHOWN else "")
