@@ -39,7 +39,7 @@ whole cost of handing over shows; beside one that does something, the same cost 
 Workpool keeps order (events of one key one after another) and isolation (no key waits for another's); it is measured
 with its default bound and with none. Beside it: `ThreadPoolExecutor.submit`, which keeps neither; a **queue per
 worker**, with keys hashed onto the queues, which keeps order; an **asyncio task per key**, which keeps both, for
-coroutines on one loop. None of these bounds its backlog.
+coroutines on one loop. None of these bounds its backlog by itself.
 
 ## Targets
 

@@ -88,11 +88,13 @@ class HashedQueues:
 class KeyTasks:
     """An asyncio task for each key that has events, on one loop: order and isolation, for coroutines.
 
-    All events are added before the loop runs. That is the best case: a key needs one task, however many events.
+    The loop runs once so many events wait; by default as many as the default bound of workpool lets wait.
     """
 
-    def __init__(self, handler: Callable[[Any], Coroutine[Any, Any, object]]) -> None:
+    def __init__(self, handler: Callable[[Any], Coroutine[Any, Any, object]], bound: int = 10_000) -> None:
         self._handler = handler
+        self._bound = bound
+        self._waiting = 0
         self._loop = asyncio.new_event_loop()
         self._lanes: dict[str, tuple[deque[Any], asyncio.Task[None]]] = {}
 
@@ -102,10 +104,17 @@ class KeyTasks:
         else:
             lane = deque((event,))
             self._lanes[key] = lane, self._loop.create_task(self._work(key, lane))
+        self._waiting += 1
+        if self._waiting == self._bound:
+            self._run()
 
     def drain(self) -> None:
-        self._loop.run_until_complete(self._settle())
+        self._run()
         self._loop.close()
+
+    def _run(self) -> None:
+        self._loop.run_until_complete(self._settle())
+        self._waiting = 0
 
     async def _work(self, key: str, lane: deque[Any]) -> None:
         while lane:

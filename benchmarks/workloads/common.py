@@ -14,6 +14,7 @@ class Scale:
 
     rounds: int
     backlog_rounds: int
+    latency_rounds: int
     events: int
     free_events: int
     paced_events: int
@@ -25,9 +26,10 @@ class Scale:
 FULL = Scale(
     rounds=5,
     backlog_rounds=11,
+    latency_rounds=21,
     events=1_000_000,
     free_events=10_000,
-    paced_events=20_000,
+    paced_events=5_000,
     sleeps=10_000,
     waiting_events=100_000,
     distinct_keys=10_000_000,
@@ -35,9 +37,10 @@ FULL = Scale(
 QUICK = Scale(
     rounds=2,
     backlog_rounds=2,
+    latency_rounds=3,
     events=100_000,
     free_events=5_000,
-    paced_events=4_000,
+    paced_events=2_000,
     sleeps=4_000,
     waiting_events=20_000,
     distinct_keys=500_000,

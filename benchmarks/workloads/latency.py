@@ -39,5 +39,5 @@ def measure(scale: Scale) -> Table:
         f"keeps the interpreter from the workers for up to `sys.getswitchinterval()`, 5 ms by default, whatever hands "
         f"over."
     )
-    cells = in_rounds("latency", [partial(run, row, make) for row, make in THREADED.items()], scale.rounds)
+    cells = in_rounds("latency", [partial(run, row, make) for row, make in THREADED.items()], scale.latency_rounds)
     return Table("latency", "Latency", about, "µs", "", "bare hand-over", cells)

@@ -39,7 +39,7 @@ def measure_waiting(scale: Scale) -> Table:
         UNBOUNDED: lambda: make_unbounded(threading.Event.wait, 1),
         EXECUTOR: lambda: Executor(threading.Event.wait, 1),
         HASHED: lambda: HashedQueues(threading.Event.wait, 1),
-        KEY_TASKS: lambda: KeyTasks(_pass),
+        KEY_TASKS: lambda: KeyTasks(_pass, bound=sys.maxsize),
     }
 
     def run(row: str, column: Column) -> list[Sample]:

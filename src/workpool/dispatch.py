@@ -100,22 +100,22 @@ class Dispatch(Lanes[K, E], Generic[K, E]):
     )  # fmt: skip
 
     def __init__(self, max_backlog: int | None = None, name: str = "default") -> None:
-        self.max_backlog = sys.maxsize if max_backlog is None else max_backlog
+        self.max_backlog: int = sys.maxsize if max_backlog is None else max_backlog
         super().__init__(self._half())
-        self.name = name
-        self.state = State.OPEN
+        self.name: str = name
+        self.state: State = State.OPEN
         self.failure: Failure | None = None
-        self.workers = 0
+        self.workers: int = 0
         """Workers that have not left."""
         self.adders: OrderedDict[object, tuple[K, E]] = OrderedDict()
         """Who waits for room, the first first: the driver's token for each, with what it adds."""
-        self.resume = -1
+        self.resume: int = -1
         """The driver calls `admit` where no more than this many events wait; -1 while there are no adders."""
         self.admitted: list[object] = []
         """Those of them that were let in and whom the driver has not told yet."""
         self.warning: Crowd | None = None
         """Set once, when half of the bound waits behind keys in flight: for the driver to log and to clear."""
-        self.returned = 0
+        self.returned: int = 0
         self.left: list[tuple[K, E]] = []
         """What the ending returned; empty until then."""
         self._warned = False
@@ -153,33 +153,38 @@ class Dispatch(Lanes[K, E], Generic[K, E]):
         if inside:
             return self.submit(key, event, True)
         self.adders[adder] = (key, event)
-        self.limit, self.resume = 0, self.max_backlog // 2
+        self.limit = 0
+        self.resume = self.max_backlog // 2
         return None
 
     def admit(self) -> bool:
         """Let adders in, the first first, up to the bound, and list them in `admitted`; whether to wake a worker."""
         wake = False
         while self.adders and self.waiting < self.max_backlog:
-            adder, added = None, self.added
+            adder: object = None
+            item: tuple[K, E] | None = None
+            added = self.added
             try:
-                adder, (key, event) = self.adders.popitem(last=False)
-                wake = bool(self.submit(key, event, True)) or wake
+                adder, item = self.adders.popitem(last=False)
+                wake = bool(self.submit(*item, True)) or wake
                 self.admitted.append(adder)
             except BaseException:
-                if adder is not None and self.added == added:
-                    self.adders[adder] = (key, event)
-                elif adder is not None:
+                if item is not None and self.added == added:
+                    self.adders[adder] = item
+                elif item is not None:
                     self.admitted.append(adder)
                 raise
         if not self.adders:
-            self.limit, self.resume = self._half(), -1
+            self.limit = self._half()
+            self.resume = -1
         return wake
 
     def withdraw(self, adder: object) -> bool:
         """Take an adder off the list; whether it was still on it, and its event not accepted."""
         listed = self.adders.pop(adder, None) is not None
         if listed and not self.adders and self.state is State.OPEN:
-            self.limit, self.resume = self._half(), -1
+            self.limit = self._half()
+            self.resume = -1
         return listed
 
     def refusal(self, what: str) -> PoolClosed | HandlerError:
@@ -232,13 +237,9 @@ class Dispatch(Lanes[K, E], Generic[K, E]):
             key, event = item or (self.holds[worker], None)
             self.failure = Failure(None if key is NOTHING else key, event, error)
         if item is not None:
-            self.ready.append(item)
-            self.in_flight -= 1
-            self.waiting += 1
+            self.give_back(worker, item)
         elif ended:
-            self.in_flight -= 1
-            self.handled += 1
-        self.holds[worker] = NOTHING
+            self.finish(worker)
         return self.stop()
 
     @property
@@ -258,23 +259,11 @@ class Dispatch(Lanes[K, E], Generic[K, E]):
         """Hand what is left over to `left`. No worker is there any more. Any number of calls."""
         if self.state is State.ENDED:
             return
-        self.left = self.unhandled()
+        self.left = self.hand_over()
         self.returned += len(self.left)
-        self.waiting -= len(self.left)
-        self.lanes, self.state, self.serving = {}, State.ENDED, False
-        self.ready.clear()
+        self.state = State.ENDED
 
     # Seen from outside.
-
-    def unhandled(self) -> list[tuple[K, E]]:
-        """The events that wait, in order within each key. Calls no key's `__hash__` and no `__eq__`."""
-        heads = {id(key): (key, event) for key, event in self.ready}
-        found = []
-        for key, behind in self.lanes.items():
-            if id(key) in heads:
-                found.append(heads[id(key)])
-            found.extend((key, event) for event in behind or ())
-        return found
 
     def crowd(self) -> Crowd:
         """Where the backlog sits. O(workers)."""
@@ -308,7 +297,8 @@ class Dispatch(Lanes[K, E], Generic[K, E]):
             assert self.waiting > self.resume, "an adder waits although there is room"
 
     def _close(self) -> list[object]:
-        self.limit, self.resume = 0, -1
+        self.limit = 0
+        self.resume = -1
         return [*self.adders, *self.admitted]
 
     def _half(self) -> int:

@@ -61,18 +61,18 @@ class Lanes(Generic[K, E]):
         """The keys that may start, each once, with their head events: the next to start first."""
         self.holds: list[K] = []
         """The key in flight at each worker, or NOTHING."""
-        self.limit = limit
+        self.limit: int = limit
         """`submit` accepts while fewer events wait; 0 makes it refuse them all."""
-        self.serving = True
+        self.serving: bool = True
         """False: nothing is chosen any more, and what waits stays."""
-        self.asleep = 0
+        self.asleep: int = 0
         """Workers that found nothing ready, each until its own next `take`."""
-        self.waking = False
+        self.waking: bool = False
         """A wake-up is under way: set by whom it is asked of, cleared by the woken worker only."""
-        self.added = 0
-        self.waiting = 0
-        self.in_flight = 0
-        self.handled = 0
+        self.added: int = 0
+        self.waiting: int = 0
+        self.in_flight: int = 0
+        self.handled: int = 0
 
     def submit(self, key: K, event: E, force: bool = False) -> bool | None:
         """Accept an event at the end of its key's lane.
@@ -176,6 +176,37 @@ class Lanes(Generic[K, E]):
             if item is not None:
                 ready.appendleft(item)
             raise
+
+    def give_back(self, worker: int, item: tuple[K, E]) -> None:
+        """Let a worker hand back what it holds: the event heads its lane again."""
+        self.ready.append(item)
+        self.holds[worker] = NOTHING
+        self.in_flight -= 1
+        self.waiting += 1
+
+    def finish(self, worker: int) -> None:
+        """End the event in flight at a worker, and choose nothing. Its lane stays where it is."""
+        self.holds[worker] = NOTHING
+        self.in_flight -= 1
+        self.handled += 1
+
+    def hand_over(self) -> list[tuple[K, E]]:
+        """Empty the lanes of all that waits, and return it as `unhandled` does. Nothing may be in flight."""
+        left = self.unhandled()
+        self.lanes = {}
+        self.ready.clear()
+        self.waiting -= len(left)
+        return left
+
+    def unhandled(self) -> list[tuple[K, E]]:
+        """The events that wait, in order within each key. Calls no key's `__hash__` and no `__eq__`."""
+        heads = {id(key): (key, event) for key, event in self.ready}
+        found = []
+        for key, behind in self.lanes.items():
+            if id(key) in heads:
+                found.append(heads[id(key)])
+            found.extend((key, event) for event in behind or ())
+        return found
 
     def keys_in_flight(self) -> list[K]:
         """The keys that workers hold. O(workers)."""

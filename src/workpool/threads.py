@@ -79,7 +79,7 @@ class EventWorkerPool(Generic[K, E]):
     ) -> None:
         self._takes_delivery = takes_delivery(handler)
         self._handler: Callable[..., object] = handler
-        self.workers = count("workers", min(32, (os.cpu_count() or 1) + 4) if workers is None else workers)
+        self.workers: int = count("workers", min(32, (os.cpu_count() or 1) + 4) if workers is None else workers)
         """How many workers the pool has, or will have when it is started."""
         bound = None if max_backlog is None else count("max_backlog", max_backlog)
         if not isinstance(name, str):
@@ -261,7 +261,8 @@ class EventWorkerPool(Generic[K, E]):
             raise RuntimeError(_INSIDE)
         gate = None
         try:
-            mutex.acquire(False) or self._give_way()
+            if not mutex.acquire(False):
+                self._give_way()
             wake = core.submit(key, event)
             if undecided := wake is None:
                 gate = SimpleQueue[None]() if waits else None
@@ -274,7 +275,8 @@ class EventWorkerPool(Generic[K, E]):
                 if wake is None and gate is not None:
                     self._await(gate, timeout)
         except BaseException as error:
-            mutex._is_owned() or mutex.acquire()
+            if not mutex._is_owned():
+                self._give_way()
             if gate is not None:
                 core.withdraw(gate)
             if core.waking or core.wake():
@@ -290,7 +292,8 @@ class EventWorkerPool(Generic[K, E]):
         core = self._core
         with suppress(Empty):
             gate.get(timeout=timeout)
-        self._mutex.acquire(False) or self._give_way()
+        if not self._mutex.acquire(False):
+            self._give_way()
         if core.withdraw(gate):
             if core.state is not State.OPEN:
                 raise core.refusal("takes no more events")
@@ -307,7 +310,8 @@ class EventWorkerPool(Generic[K, E]):
         try:
             while not core.finished:
                 wakeups.get()
-                mutex.acquire(False) or self._give_way()
+                if not mutex.acquire(False):
+                    self._give_way()
                 item = core.take(worker)
                 if core.wake():
                     wakeups.put(None)
@@ -319,14 +323,16 @@ class EventWorkerPool(Generic[K, E]):
                     else:
                         _result, ended = handler(item[1]), True
                     key, item, _result = item[0], None, None  # The event is released here, outside the mutex.
-                    mutex.acquire(False) or self._give_way()
+                    if not mutex.acquire(False):
+                        self._give_way()
                     item, ended = core.next(worker, key), False
                     if core.waiting <= core.resume:
                         self._admit()
                     mutex.release()
                     del key  # And here the key, if it is idle now.
         except BaseException as error:
-            mutex._is_owned() or mutex.acquire(False) or self._give_way()
+            if not mutex._is_owned():
+                self._give_way()
             key = core.holds[worker]
             self._tell(core.fail(worker, None if ended else item, error, ended))
             mutex.release()
@@ -336,15 +342,15 @@ class EventWorkerPool(Generic[K, E]):
         finally:
             self._leave()
 
-    def _give_way(self) -> bool:
+    def _give_way(self) -> None:
         """Take the mutex by looking again and again, with the interpreter given up in between."""
         acquire = self._mutex.acquire
         if _GIL:
             for _ in range(1000):
-                time.sleep(0)
                 if acquire(False):
-                    return True
-        return acquire()
+                    return
+                time.sleep(0)
+        acquire()
 
     def _step(self, transition: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
         """Make one step of the core, alone and whole."""
@@ -352,7 +358,8 @@ class EventWorkerPool(Generic[K, E]):
         if mutex._is_owned():
             raise RuntimeError(_INSIDE)
         try:
-            mutex.acquire(False) or self._give_way()
+            if not mutex.acquire(False):
+                self._give_way()
             result = transition(*args, **kwargs)
             mutex.release()
             return result

@@ -68,21 +68,21 @@ BUGS = [
     ),
     Bug(
         "failed event lost",
-        "dispatch.py",
-        "            self.ready.append(item)\n",
-        "            pass\n",
+        "lanes.py",
+        "        self.ready.append(item)\n        self.holds",
+        "        self.holds",
         "conformance/test_p06_failure.py",
     ),
     Bug(
         "event dropped at stop",
-        "dispatch.py",
+        "lanes.py",
         "found.extend((key, event) for event in behind or ())",
         "pass",
         "conformance/test_p08_endings.py",
     ),
     Bug(
         "stop forgets the heads",
-        "dispatch.py",
+        "lanes.py",
         "found.append(heads[id(key)])",
         "pass",
         "conformance/test_p01_exactly_once.py",
@@ -90,7 +90,7 @@ BUGS = [
     Bug(
         "add accepted after the end",
         "dispatch.py",
-        "        self.limit, self.resume = 0, -1\n        return",
+        "        self.limit = 0\n        self.resume = -1\n        return",
         "        self.resume = -1\n        return",
         "conformance/test_p08_endings.py",
     ),
@@ -104,8 +104,8 @@ BUGS = [
     Bug(
         "waiting adders passed by",
         "dispatch.py",
-        "self.limit, self.resume = 0, self.max_backlog // 2",
-        "self.resume = self.max_backlog // 2",
+        "        self.limit = 0\n        self.resume = self.max_backlog // 2",
+        "        self.resume = self.max_backlog // 2",
         "core/test_model.py",
     ),
     Bug(

@@ -18,13 +18,12 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Hashable
-from contextlib import suppress
 from types import FrameType
 from typing import Any, Final
 
 from workpool.cli.live import LiveLine
 from workpool.cli.meter import Meter
-from workpool.cli.output import say, stdout_is_gone
+from workpool.cli.output import Complaint, say, stdout_is_gone
 from workpool.cli.progress import Progress
 from workpool.cli.reader import BadLines, Reader
 from workpool.cli.summary import Summary
@@ -83,22 +82,30 @@ class Run:
         self._reader = Reader(source, key_of, self._add, bad_lines, self._over)
         self._signals: list[int] = []
         self._failures: list[BaseException] = []
-        self._is_unheard = False
-        """A handler failed for nothing but that standard output was closed early."""
+        self._unheard: list[BaseException] = []
+        """Failures that only say that standard output was closed early."""
+        self._pool_error: HandlerError | None = None
 
     def __call__(self, line: LiveLine) -> Summary:
-        """Run to the end."""
+        """Run to the end.
+
+        Raises:
+            Complaint: There cannot be so many workers.
+        """
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._take_signal)
-        _log.addFilter(_is_news)
+        _log.addFilter(self._is_news)
         started = time.monotonic()
-        self._pool.start()
+        try:
+            self._pool.start()
+        except RuntimeError as error:
+            raise Complaint(f"cannot start {self._pool.workers:,} workers: {error}") from error
         self._reader.start()
         while not (self._over.wait(_TICK) or self._signals):
             self._draw(line)
         left = self._end(line)
         seconds = time.monotonic() - started
-        if self._is_unheard:
+        if self._unheard:
             say("standard output was closed")
         if left:
             say(f"left, by key: {_count_by_key(left)}")
@@ -121,10 +128,10 @@ class Run:
     @property
     def exit_code(self) -> int:
         """0 where all there was is handled; 1 for a fault; as a shell has them for signals, a closed pipe's too."""
-        if self._failures or self._reader.trouble:
-            return 1
-        if self._is_unheard:
+        if self._unheard and not self._failures:
             return 128 + 13
+        if self._failures or self._pool_error or self._reader.trouble:
+            return 1
         return 128 + self._signals[0] if self._signals else 0
 
     def _take_signal(self, number: int, _frame: FrameType | None) -> None:
@@ -144,17 +151,19 @@ class Run:
                 say(f"draining {stats.waiting + stats.in_flight:,} events; Ctrl-C again to stop")
             if signals > 1 and told < 2:
                 deadline = time.monotonic() + _PATIENCE
-                say(f"stopping; up to {_PATIENCE:.0f} s for {stats.in_flight:,} in flight, unless Ctrl-C comes again")
+                say(f"stopping: up to {_PATIENCE:.0f} s for {stats.in_flight:,} in flight; Ctrl-C again to leave now")
             told = signals
             try:
-                with suppress(HandlerError):  # It is told where it was raised.
-                    ending(timeout=_TICK)
-                return [key for key, _ in self._pool.left]
+                ending(timeout=_TICK)
+            except HandlerError as error:
+                self._pool_error = error  # Told already, by the worker.
             except TimeoutError as late:
                 self._draw(line)
                 if isinstance(late, StopTimeout) and (signals > 2 or time.monotonic() > deadline):
                     self.in_flight = list(late.in_flight)
                     return [key for key, _ in late.left]
+                continue
+            return [key for key, _ in self._pool.left]
 
     # On the reader's thread and on the workers'.
 
@@ -182,20 +191,21 @@ class Run:
     def _fail(self, delivery: Delivery, error: BaseException) -> None:
         """Tell of an event that failed: the first with its traceback, from the handler on, unless it is logged."""
         if isinstance(error, BrokenPipeError) and stdout_is_gone():
-            self._is_unheard = True
+            self._unheard.append(error)
         else:
             self._failures.append(error)
-            step = error.__traceback__ and error.__traceback__.tb_next
-            lines = traceback.format_exception(type(error), error, step)
-            if self._failures[0] is not error or _log.hasHandlers():
+            step = error.__traceback__
+            if self._failures[0] is error and step is not None and not _log.hasHandlers():
+                lines = traceback.format_exception(type(error), error, step.tb_next)
+            else:
                 lines = traceback.format_exception_only(error)
             say(f"the handler of key {delivery.key!r} raised at attempt {delivery.attempt}\n{''.join(lines).rstrip()}")
         self._over.set()
 
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """Leave the pool's own record of a failure to the logging that the user set up; without any, the command tells."""
-    return record.exc_info is None or _log.hasHandlers()
+    def _is_news(self, record: logging.LogRecord) -> bool:
+        """Leave the pool's record of a failure to the logging that the user set up; without any, it was told here."""
+        told = record.exc_info and record.exc_info[1] in [*self._failures, *self._unheard]
+        return not told or _log.hasHandlers()
 
 
 def _count_by_key(keys: list[Hashable]) -> str:

@@ -68,7 +68,9 @@ class Envelope(Generic[E]):
     __slots__ = ("__weakref__", "event", "key", "number")
 
     def __init__(self, number: int, key: Hashable, event: E) -> None:
-        self.number, self.key, self.event = number, key, event
+        self.number: int = number
+        self.key: Hashable = key
+        self.event: E = event
 
     def __repr__(self) -> str:
         return f"<event {self.number} of key {self.key!r}: {self.event!r}>"
