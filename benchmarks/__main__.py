@@ -29,7 +29,7 @@ _EXAMPLES = f"""\
 workloads: {", ".join(WORKLOADS)}
 
 examples:
-  python -m benchmarks                        all of it, about ten minutes; writes docs/benchmarks.md and .png
+  python -m benchmarks                        all of it, about 11 minutes; writes docs/benchmarks.md and .png
   python -m benchmarks --quick --check        in a minute: roughly where the targets stand
   python -m benchmarks --only backlog         one workload, its table on standard output
 """
@@ -51,19 +51,24 @@ def main() -> None:
         parser.error(f"there is no workload {unknown[0]!r}; there are {', '.join(WORKLOADS)}")
     if "residue" in names and not STATM.exists():
         parser.error(f"residue reads {STATM}, which this system does not have; name the others with --only")
+    partly = options.quick or options.only
+    if not partly:
+        try:
+            from benchmarks.plot import draw  # noqa: PLC0415 - only the page needs matplotlib
+        except ImportError as error:
+            parser.error(f"the page needs a plot ({error}): install workpool[bench], or name workloads with --only")
 
     begin = time.monotonic()
     scale = QUICK if options.quick else FULL
     tables = {name: WORKLOADS[name](scale) for name in names}
-    if options.quick or options.only:
+    if partly:
         print("\n".join(format_table(table) for table in tables.values()))
         print("No page was written: only a full run, without --quick and --only, writes it.")
     else:
-        from benchmarks.plot import draw  # noqa: PLC0415 - whoever wants the tables only needs no matplotlib
-
+        DOCS.mkdir(exist_ok=True)
         draw(DOCS / "benchmarks.png", tables)
         write_page(DOCS / "benchmarks.md", tables, "python -m benchmarks")
-        print(f"Wrote {DOCS / 'benchmarks.md'} and benchmarks.png.")
+        print(f"Wrote {DOCS / 'benchmarks.md'} and its plot.")
     if options.check:
         print("\n".join(map(str, list_targets(tables))))
     print(f"Took {time.monotonic() - begin:.0f} s.", file=sys.stderr)

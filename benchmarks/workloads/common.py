@@ -25,7 +25,7 @@ class Scale:
 
 FULL = Scale(
     rounds=5,
-    backlog_rounds=11,
+    backlog_rounds=9,
     latency_rounds=21,
     events=1_000_000,
     free_events=10_000,
@@ -68,6 +68,6 @@ class Tally:
     def await_all(self) -> int:
         """Wait until all are handled, or until no more are; return how many are not."""
         seen = -1
-        while not self._all.wait(0.1) and seen != len(self._handled):
+        while not self._all.wait(0.25) and seen != len(self._handled):
             seen = len(self._handled)
         return self._expected - len(self._handled)

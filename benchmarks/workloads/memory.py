@@ -21,7 +21,7 @@ from benchmarks.subjects import (
     KeyTasks,
     Subject,
     make_unbounded,
-)  # fmt: skip
+)
 from benchmarks.workloads.common import KEYS, Scale, spread_keys
 
 RESIDENT = "workpool: MiB resident"

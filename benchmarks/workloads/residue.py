@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
-import resource
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -33,7 +33,7 @@ def _measure_steps(steps: Iterable[int], use: Callable[[range], None]) -> list[t
         use(range(done, step))
         done = step
         gc.collect()
-        resident = int(STATM.read_text().split()[1]) * resource.getpagesize()
+        resident = int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         sizes.append((step, resident, sys.getallocatedblocks()))
     return sizes
 

@@ -144,7 +144,7 @@ class Dispatch(Lanes[K, E], Generic[K, E]):
                 return self.submit(key, event, True)
             raise self.refusal("takes no more events")
         if not self.adders:
-            self._weigh()
+            self.limit = self._weigh()
             if self.waiting < self.max_backlog:
                 return self.submit(key, event, True)
         if adder is None:
@@ -304,13 +304,14 @@ class Dispatch(Lanes[K, E], Generic[K, E]):
     def _half(self) -> int:
         return (self.max_backlog + 1) // 2
 
-    def _weigh(self) -> None:
-        """Look where the backlog sits, at half of the bound and again at each further eighth of it.
+    def _weigh(self) -> int:
+        """Look where the backlog sits, and warn once where half of the bound waits behind keys in flight (P3).
 
-        Warns once, where half of the bound waits behind keys in flight (P3).
+        Returns:
+            The limit at which to look again. The first is half of the bound, then each further eighth of it.
         """
         if not self._warned:
             crowd = self.crowd()
             if crowd.blocked >= self._half():
                 self.warning, self._warned = crowd, True
-        self.limit = min(self.max_backlog, self.waiting + max(1, self.max_backlog // 8))
+        return min(self.max_backlog, self.waiting + max(1, self.max_backlog // 8))

@@ -98,12 +98,13 @@ def test_what_was_written_is_read(tmp_path_factory: pytest.TempPathFactory, even
 @pytest.mark.parametrize("cut", [0.2, 0.9])
 def test_a_truncated_gz_breaks_and_names_file_and_line(tmp_path: Path, cut: float) -> None:
     path = tmp_path / "a.gz"
-    content = gzip.compress(b"".join(b'{"n": %d, "x": "%s"}\n' % (n, os.urandom(99).hex().encode()) for n in range(2000)))
+    content = gzip.compress(
+        b"".join(b'{"n": %d, "x": "%s"}\n' % (n, os.urandom(99).hex().encode()) for n in range(2000))
+    )
     path.write_bytes(content[: int(len(content) * cut)])
     source = NdjsonSource(str(path))
-    lines = []
     with pytest.raises(SourceError, match="ended before the end-of-stream marker") as caught:
-        lines.extend(iter(source))
+        list(source)
     assert isinstance(caught.value, WorkpoolError)
     assert caught.value.source == str(path)
     assert caught.value.line >= 1

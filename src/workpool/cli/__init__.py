@@ -17,6 +17,7 @@ def main() -> None:
         package = (error.name or "").partition(".")[0]
         if package not in {"typer", "rich", "jmespath"}:
             raise
-        sys.exit(f"workpool: the command needs {package}, and it is not installed: pip install 'workpool[cli]'")
+        print(f"workpool: the command needs {package}: pip install 'workpool[cli]'", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -23,7 +23,7 @@ __all__ = ["app"]
 _MAIN_HELP = "Handle events concurrently, each exactly once, in order per key, with no key blocking another."
 _EXAMPLES = """\b
 Examples:
-  workpool run pods.py:follow --source pods.ndjson.gz --key object.metadata.uid
+  workpool run pods.py:follow --source pods.gz --key object.metadata.uid
   tail -f log | workpool run shop.orders:book --source - --key customer,item
 
 \b

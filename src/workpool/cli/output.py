@@ -7,7 +7,6 @@ import select
 import signal
 import sys
 import threading
-from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -29,8 +28,10 @@ class Complaint(Exception):
 
 def say(message: str, prefix: str = "workpool: ") -> None:
     """Print one message on standard error, if somebody can still read it."""
-    with suppress(OSError):
+    try:
         print(f"{prefix}{message}", file=sys.stderr, flush=True)
+    except OSError:
+        _drop(2)
 
 
 def open_closed_streams() -> None:
@@ -70,7 +71,7 @@ def put(text: str) -> bool:
         print(text, end="", flush=True)
     except OSError as error:
         say(f"cannot write to standard output: {error.strerror}")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # It would be tried again at exit.
+        _drop(1)
         return False
     return True
 
@@ -90,3 +91,8 @@ def leave_now(code: int) -> NoReturn:
     thread.start()
     thread.join(1)
     os._exit(code)
+
+
+def _drop(descriptor: int) -> None:
+    """Give a stream that cannot be written to the null device: what it holds would be tried again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
