@@ -99,6 +99,8 @@ class Dispatch(Lanes[K, E], Generic[K, E]):
         "state", "warning", "workers",
     )  # fmt: skip
 
+    limit: int
+
     def __init__(self, max_backlog: int | None = None, name: str = "default") -> None:
         self.max_backlog: int = sys.maxsize if max_backlog is None else max_backlog
         super().__init__(self._half())

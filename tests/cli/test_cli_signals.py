@@ -43,9 +43,11 @@ def test_a_signal_drains_what_was_accepted_though_the_pool_is_full(folder: Path,
 
 
 def test_a_second_signal_stops_and_says_what_is_left(folder: Path) -> None:
-    with gated("h.py:stuck", "--workers", 1) as (process, gate):
+    with gated("h.py:stuck", "--workers", 1, "--on-bad-line", "skip") as (process, gate):
         feed(process, 1, 2, 2, 3)
-        process.stdin.close()  # type: ignore[union-attr]
+        process.stdin.write("so far\n")  # type: ignore[union-attr]
+        process.stdin.flush()  # type: ignore[union-attr]
+        wait_for(process.stderr, "not JSON")  # Whatever came before it has been added.
         wait_for(process.stdout, "in 1")
         process.send_signal(signal.SIGINT)
         wait_for(process.stderr, "draining")

@@ -143,27 +143,32 @@ class Run:
 
     def _end(self, line: LiveLine) -> list[Hashable]:
         """Drain, or stop once a second signal asks for it. Returns the keys of the events that are left."""
-        told, deadline = 0, math.inf
+        answered, deadline = 0, math.inf
         while True:
             signals, stats = len(self._signals), self._pool.stats()
-            ending: Callable[..., object] = self._pool.stop if signals > 1 else self._pool.drain
-            if signals and not told:
+            late = self._try(self._pool.stop if signals > 1 else self._pool.drain)
+            # It is said only now, when the pool takes no more, so that whoever hears it can rely on it.
+            if signals and not answered:
                 say(f"draining {stats.waiting + stats.in_flight:,} events; Ctrl-C again to stop")
-            if signals > 1 and told < 2:
+            if late is None:
+                return [key for key, _ in self._pool.left]
+            if signals > 1 and answered < 2:
                 deadline = time.monotonic() + _PATIENCE
                 say(f"stopping: up to {_PATIENCE:.0f} s for {stats.in_flight:,} in flight; Ctrl-C again to leave now")
-            told = signals
-            try:
-                ending(timeout=_TICK)
-            except HandlerError as error:
-                self._pool_error = error  # Told already, by the worker.
-            except TimeoutError as late:
-                self._draw(line)
-                if isinstance(late, StopTimeout) and (signals > 2 or time.monotonic() > deadline):
-                    self.in_flight = list(late.in_flight)
-                    return [key for key, _ in late.left]
-                continue
-            return [key for key, _ in self._pool.left]
+            answered = signals
+            self._draw(line)
+            if isinstance(late, StopTimeout) and (signals > 2 or time.monotonic() > deadline):
+                self.in_flight = list(late.in_flight)
+                return [key for key, _ in late.left]
+
+    def _try(self, ending: Callable[..., object]) -> TimeoutError | None:
+        try:
+            ending(timeout=_TICK)
+        except HandlerError as error:
+            self._pool_error = error  # Told already, on the worker's thread.
+        except TimeoutError as late:
+            return late
+        return None
 
     # On the reader's thread and on the workers'.
 
