@@ -414,6 +414,7 @@ class EventWorkerPool(Generic[K, E]):
         self._inside.discard(get_ident())
         self._wakeups.put(None)  # The next that sleeps may leave too.
         if last:
+            atexit.unregister(self._at_exit)
             self._ended.put(None)
 
     # Around the steps.
@@ -435,7 +436,6 @@ class EventWorkerPool(Generic[K, E]):
             return False
         for thread in self._threads:
             thread.join()
-        atexit.unregister(self._at_exit)
         return True
 
     def _warn(self) -> None:

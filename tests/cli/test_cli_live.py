@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -85,7 +84,7 @@ def test_it_shows_rate_total_and_lanes_and_goes_away(folder: Path) -> None:
 def test_how_much_of_a_file_was_read_is_shown_until_the_total_is_known(folder: Path) -> None:
     (folder / "many.ndjson").write_text('{"n": 1}\n' * 50_000)
     inner, gate = os.pipe()
-    command = [*COMMAND, *"run h.py:stuck --source many.ndjson --key n --max-backlog 100".split()]
+    command = [*COMMAND, *["run", "h.py:stuck", "--source", "many.ndjson", "--key", "n", "--max-backlog", "100"]]
     with terminal() as screen:
         process = subprocess.Popen(
             command, stderr=screen.inner, stdout=subprocess.PIPE, env=environment(GATE=str(inner)), pass_fds=[inner]
@@ -135,7 +134,7 @@ def test_a_failure_is_told_once_and_ungarbled(folder: Path) -> None:
 def test_a_dumb_terminal_gets_the_summary_only(folder: Path, changes: dict[str, str]) -> None:
     with terminal() as screen:
         subprocess.run(
-            [*COMMAND, *"run h.py:quiet --source five.ndjson --key n".split()],
+            [*COMMAND, *["run", "h.py:quiet", "--source", "five.ndjson", "--key", "n"]],
             stderr=screen.inner, env=environment(**changes), timeout=PATIENCE, check=True,
         )  # fmt: skip
         screen.wait_for("overtakes")

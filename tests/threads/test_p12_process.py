@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import gc
 import os
 import pickle
+import weakref
 from typing import Any
 
 import pytest
 
-from support import run_python
+from support import eventually, run_python
 from workpool import EventWorkerPool
 
 
@@ -165,3 +167,13 @@ def test_a_pool_does_not_pickle_and_is_not_copied() -> None:
     for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
         with pytest.raises(TypeError, match="pool 'orders' holds threads and cannot be pickled or copied"):
             attempt(pool)
+
+
+def test_a_pool_that_has_ended_is_free_to_go() -> None:
+    """Also where only a handler asked for the end, and nobody waited for it."""
+    pool = EventWorkerPool[str, int](lambda event: pool.drain(), workers=2).start()
+    pool.add("a", 1)
+    eventually(lambda: "ended" in repr(pool))
+    gone = weakref.ref(pool)
+    del pool
+    eventually(lambda: gc.collect() >= 0 and gone() is None)

@@ -1,0 +1,85 @@
+"""The examples, run as their pages say: by the command and by the library."""
+
+from __future__ import annotations
+
+import gzip
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cli.command import PODS, ROOT, counts, environment, workpool
+from support import PATIENCE
+
+PODS_PY = ROOT / "examples" / "pods.py"
+LEDGER = ROOT / "examples" / "ledger.py"
+
+
+def python(*args: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *map(str, args)],
+        capture_output=True, text=True, timeout=PATIENCE, check=False, env=environment(),
+    )  # fmt: skip
+
+
+def check_table(text: str) -> None:
+    lines = text.splitlines()
+    assert lines[1].startswith("The 20 slowest of 55 workspaces")
+    assert len([line for line in lines if line.startswith("ws-")]) == 20
+    assert lines[-1].startswith("mean of all")
+    assert max(map(len, lines)) <= 80
+
+
+def test_pods_by_the_command() -> None:
+    done = workpool("run", f"{PODS_PY}:follow", "--source", PODS, "--key", "object.metadata.labels.workspace")
+    assert done.returncode == 0
+    check_table(done.stdout)
+    found = counts(done.stderr)
+    assert (found["events"], found["keys"]) == ("806", "55")
+    assert int(found["overtakes"]) > 0
+
+
+def test_pods_by_the_library() -> None:
+    done = python(PODS_PY)
+    assert (done.returncode, done.stderr) == (0, "")
+    check_table(done.stdout)
+
+
+def test_pods_notices_changes_that_come_out_of_order(tmp_path: Path) -> None:
+    changes = gzip.decompress(PODS.read_bytes()).splitlines(keepends=True)
+    (tmp_path / "back").write_bytes(b"".join(reversed(changes)))
+    done = workpool(
+        "run", f"{PODS_PY}:follow", "--source", tmp_path / "back", "--key", "object.metadata.labels.workspace"
+    )
+    assert done.returncode == 1
+    assert "RuntimeError: " in done.stderr
+    assert " is at revision " in done.stderr
+
+
+def test_pods_prints_no_table_without_events(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("")
+    done = workpool("run", f"{PODS_PY}:follow", "--source", tmp_path / "empty", "--key", "a")
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_the_ledger_holds_in_order() -> None:
+    done = python(LEDGER)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "never one overdrawn" in done.stdout
+
+
+def test_the_ledger_breaks_visibly_without_order() -> None:
+    done = python(LEDGER, "--unordered")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("order broke: entry ")
+
+
+@pytest.mark.parametrize(("key", "code"), [("account", 0), ("number", 1)])
+def test_the_ledger_by_the_command_holds_with_the_right_key_only(key: str, code: int) -> None:
+    entries = python(LEDGER, "--entries").stdout
+    done = workpool("run", f"{LEDGER}:book", "--source", "-", "--key", key, "--workers", 8, input=entries)
+    assert done.returncode == code
+    assert ("Overdrawn: entry" in done.stderr) == bool(code)
+    if not code:
+        assert (counts(done.stderr)["events"], counts(done.stderr)["keys"]) == ("400", "20")
