@@ -26,7 +26,7 @@ class Scale:
 FULL = Scale(
     rounds=5,
     backlog_rounds=9,
-    latency_rounds=21,
+    latency_rounds=15,
     events=1_000_000,
     free_events=10_000,
     paced_events=5_000,

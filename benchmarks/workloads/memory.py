@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -24,8 +25,7 @@ from benchmarks.subjects import (
 )
 from benchmarks.workloads.common import KEYS, Scale, spread_keys
 
-RESIDENT = "workpool: MiB resident"
-BLOCKS = "workpool: thousand blocks"
+NEEDED = "workpool: MiB needed"
 
 
 def measure_waiting(scale: Scale) -> Table:
@@ -70,25 +70,34 @@ async def _pass(event: threading.Event) -> None:
 
 
 def measure_residue(scale: Scale) -> Table:
-    def run(row: str, blocks_row: str, subject: str) -> list[Sample]:
+    def run(subject: str, name: str, allocator: str) -> list[Sample]:
+        row = f"{name}: MiB {'needed' if allocator == 'malloc' else 'resident'}"
         command = [sys.executable, "-m", "benchmarks.workloads.residue", str(scale.distinct_keys), subject]
-        steps: list[tuple[int, int, int]] = json.loads(subprocess.check_output(command))
+        steps: list[tuple[int, int, int]] = json.loads(
+            subprocess.check_output(command, env=os.environ | {"PYTHONMALLOC": allocator})
+        )
         _, resident, blocks = steps[0]
         return [
             sample
             for keys, *sizes in steps
             for sample in (
                 Sample(row, keys, sizes[0] / 2**20, resident / 2**20),
-                Sample(blocks_row, keys, sizes[1] / 1e3, blocks / 1e3),
+                Sample(f"{name}: thousand blocks", keys, sizes[1] / 1e3, blocks / 1e3),
             )
+            if allocator == "pymalloc" or "MiB" in sample.row
         ]
 
     about = (
         f"A process with an idle pool of the default bound, before and after {scale.distinct_keys:,} events, each on a "
-        f"key of its own, all handled: how many MiB of it are resident, and how many thousand blocks Python has "
-        f"allocated in it. The blocks are what is left behind; the difference is pages that the allocators keep for "
-        f"later. For comparison, a process that has as many keys in plain dicts, 10,000 at a time, and drops them."
+        f"key of its own, all handled. Resident is what the process holds, with the pages that the allocators keep for "
+        f"later; needed is the same in a process where all memory comes from C's allocator, which gives its free pages "
+        f"back before the process is measured; blocks are what Python has allocated and not freed. For comparison, a "
+        f"process that has as many keys in plain dicts, 10,000 at a time, and drops them."
     )
-    runs = [partial(run, RESIDENT, BLOCKS, "pool"), partial(run, "dict: MiB resident", "dict: thousand blocks", "dict")]
+    runs = [
+        partial(run, subject, name, allocator)
+        for subject, name in (("pool", "workpool"), ("dict", "dict"))
+        for allocator in ("malloc", "pymalloc")
+    ]
     cells = in_rounds("residue", runs, 1)
     return Table("residue", "What keys leave behind", about, "MiB or thousand blocks", "keys", "start", cells)

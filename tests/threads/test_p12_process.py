@@ -171,9 +171,13 @@ def test_a_pool_does_not_pickle_and_is_not_copied() -> None:
 
 def test_a_pool_that_has_ended_is_free_to_go() -> None:
     """Also where only a handler asked for the end, and nobody waited for it."""
-    pool = EventWorkerPool[str, int](lambda event: pool.drain(), workers=2).start()
-    pool.add("a", 1)
-    eventually(lambda: "ended" in repr(pool))
-    gone = weakref.ref(pool)
-    del pool
-    eventually(lambda: gc.collect() >= 0 and gone() is None)
+
+    def end_by_a_handler() -> weakref.ref[Any]:
+        pools: list[EventWorkerPool[str, int]] = []
+        pools.append(EventWorkerPool(lambda event: pools[0].drain(), workers=2).start())
+        pools[0].add("a", 1)
+        eventually(lambda: "ended" in repr(pools[0]))
+        return weakref.ref(pools.pop())
+
+    pool = end_by_a_handler()
+    eventually(lambda: gc.collect() >= 0 and pool() is None)

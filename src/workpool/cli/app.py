@@ -21,7 +21,7 @@ from workpool.sources.ndjson import NdjsonSource
 __all__ = ["app"]
 
 _MAIN_HELP = "Handle events concurrently, each exactly once, in order per key, with no key blocking another."
-_EXAMPLES = """\b
+_EPILOG = """\b
 Examples:
   workpool run pods.py:follow --source pods.gz --key object.metadata.uid
   tail -f log | workpool run shop.orders:book --source - --key customer,item
@@ -65,7 +65,7 @@ def _main(
 ) -> None: ...
 
 
-@app.command(epilog=_EXAMPLES)
+@app.command(epilog=_EPILOG)
 def run(
     handlers: Annotated[
         str,
@@ -127,6 +127,8 @@ def run(
     except Complaint as complaint:
         say(str(complaint))
         raise typer.Exit(2) from None
+    except KeyboardInterrupt:  # While the handlers were imported; after that it is the run's.
+        raise typer.Exit(130) from None
     code = job.exit_code
     restore_signals()
     if not json:
