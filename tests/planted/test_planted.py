@@ -106,7 +106,7 @@ BUGS = [
         "dispatch.py",
         "        self.limit = 0\n        self.resume = self.max_backlog // 2",
         "        self.resume = self.max_backlog // 2",
-        "core/test_model.py",
+        "core/test_dispatch.py",
     ),
     Bug(
         "waiting adder forgotten",
