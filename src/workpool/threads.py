@@ -87,6 +87,8 @@ class EventWorkerPool(Generic[K, E]):
         self._core: Dispatch[K, E] = Dispatch(bound, name)
         self._mutex = cast("_Mutex", threading.RLock())
         self._wakeups: SimpleQueue[None] = SimpleQueue()
+        self._started = False
+        self._complete = True
         self._threads: list[threading.Thread] = []
         self._inside: set[int] = set()
         self._ended: SimpleQueue[None] = SimpleQueue()
@@ -105,19 +107,15 @@ class EventWorkerPool(Generic[K, E]):
             TypeError, ValueError: As for the constructor.
         """
         self._step(self._enlist, self.workers if workers is None else count("workers", workers))
-        started = 0
+        atexit.register(self._at_exit)
         try:
-            for thread in self._threads:
-                thread.start()
-                started += 1
+            for worker in range(self.workers):
+                name = f"workpool-{self._core.name}-{worker}"
+                threading.Thread(target=self._work, args=(worker,), name=name, daemon=True).start()
         except BaseException:
-            missing = len(self._threads) - started
-            del self._threads[started:]
-            for _ in range(missing):
-                self._leave()
+            self._step(self._write_off)
             self.stop()
             raise
-        atexit.register(self._at_exit)
         return self
 
     def add(self, key: K, event: E, *, timeout: float | None = None) -> None:
@@ -227,7 +225,7 @@ class EventWorkerPool(Generic[K, E]):
         return self._step(self._core.stats)
 
     def __enter__(self) -> Self:
-        return self if self._threads else self.start()
+        return self if self._started else self.start()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -306,7 +304,8 @@ class EventWorkerPool(Generic[K, E]):
         takes_delivery = self._takes_delivery
         item: tuple[K, E] | None = None
         ended = False  # The event was handled, and its key is not passed on yet.
-        self._inside.add(get_ident())
+        if not self._step(self._arrive):
+            return
         try:
             while not core.finished:
                 wakeups.get()
@@ -383,20 +382,30 @@ class EventWorkerPool(Generic[K, E]):
     def _enlist(self, workers: int) -> None:
         if self._core.state is not State.OPEN:
             raise self._core.refusal("cannot be started")
-        if self._threads:
+        if self._started:
             raise RuntimeError(f"pool {self._core.name!r} was started before")
+        self._started = True
         self.workers = workers
-        self._threads = [
-            threading.Thread(target=self._work, args=(i,), name=f"workpool-{self._core.name}-{i}", daemon=True)
-            for i in range(workers)
-        ]
         self._core.start(workers)
         if self._core.wake():
             self._wakeups.put(None)
 
+    def _arrive(self) -> bool:
+        if self._complete:
+            self._threads.append(threading.current_thread())
+            self._inside.add(get_ident())
+        return self._complete
+
+    def _write_off(self) -> None:
+        """Go on without the workers that have not arrived: a thread that could not be started, or comes too late."""
+        self._complete = False
+        for _ in range(self.workers - len(self._threads)):
+            if self._core.leave():
+                self._ended.put(None)
+
     def _close(self, stopping: bool) -> None:
         core = self._core
-        if self._threads:
+        if self._started:
             self._tell(core.stop() if stopping else core.drain())
             self._wakeups.put(None)
             return

@@ -15,6 +15,7 @@ import pytest
 
 from cli.command import COMMAND, environment, feed, gated, wait_for
 from support import PATIENCE
+from workpool.cli.live import LiveLine
 
 fcntl = pytest.importorskip("fcntl")
 termios = pytest.importorskip("termios")
@@ -152,14 +153,29 @@ def test_standard_output_is_left_alone_where_it_is_no_terminal(folder: Path) -> 
     assert stdout == ""
 
 
-def test_a_line_that_is_too_long_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    from workpool.cli.live import LiveLine
-
-    with terminal() as screen:
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
+    """A terminal that is this process's standard error."""
+    with terminal() as found, os.fdopen(os.dup(found.inner), "w") as stderr:
         monkeypatch.setenv("TERM", "xterm")
-        monkeypatch.setattr(sys, "stderr", os.fdopen(os.dup(screen.inner), "w"))
-        with LiveLine() as line:
-            line.draw("x" * 200 + "[b]")
-        sys.stderr.close()
+        monkeypatch.setattr(sys, "stderr", stderr)
+        yield found
+
+
+def test_a_line_that_is_too_long_is_cut(screen: Terminal) -> None:
+    with LiveLine() as line:
+        line.draw("x" * 200 + "[b]")
         screen.wait_for("…")
     assert screen.text.startswith("\r\x1b[2K" + "x" * 79 + "…")
+
+
+def test_it_is_not_drawn_into_an_unfinished_line(screen: Terminal) -> None:
+    with LiveLine() as line:
+        line.draw("before")
+        print("one, ", end="", file=sys.stderr, flush=True)
+        line.draw("between")
+        print("two", file=sys.stderr)
+        line.draw("after")
+        screen.wait_for("after")
+    assert "between" not in screen.text
+    assert screen.screen == ["one, two", "after"]

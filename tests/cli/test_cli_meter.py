@@ -35,14 +35,6 @@ def test_the_deepest_lane_is_remembered_and_seen_now() -> None:
     assert (meter.deepest, meter.deepest_now()) == (3, 0)
 
 
-def test_an_event_that_was_refused_is_forgotten() -> None:
-    meter = Meter()
-    number = meter.add("a")
-    meter.refuse("a", number)
-    meter.start("b", meter.add("b"))
-    assert (meter.overtakes, meter.keys, meter.deepest_now()) == (0, 1, 1)
-
-
 def test_distinct_keys_are_counted_up_to_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_KEYS", 3)
     meter = Meter()

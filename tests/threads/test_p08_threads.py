@@ -55,6 +55,38 @@ def test_where_a_thread_cannot_be_started_those_that_were_are_ended(monkeypatch:
     assert stats.handled + len(pool.left) == 1
 
 
+def test_an_interrupted_start_leaves_no_thread_and_returns_every_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while `start` waits for a thread to come up: it does come up, and finds that it is not waited for."""
+    late = threading.Event()
+    threads: list[threading.Thread] = []
+    start, work = threading.Thread.start, EventWorkerPool._work
+
+    def start_and_interrupt(thread: threading.Thread) -> None:
+        start(thread)
+        if thread.name.startswith("workpool"):
+            threads.append(thread)
+            if len(threads) == 2:
+                raise KeyboardInterrupt
+
+    def work_late(pool: EventWorkerPool[str, int], worker: int) -> None:
+        assert worker == 0 or late.wait(PATIENCE)
+        work(pool, worker)
+
+    monkeypatch.setattr(threading.Thread, "start", start_and_interrupt)
+    monkeypatch.setattr(EventWorkerPool, "_work", work_late)
+    pool = EventWorkerPool[str, int](print, workers=4)
+    pool.add("a", 1)
+    with pytest.raises(KeyboardInterrupt):
+        pool.start()
+    stats = pool.stats()
+    assert (stats.added, stats.in_flight, stats.waiting) == (1, 0, 0)
+    late.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+    assert pool.stop() == pool.left
+
+
 def test_threads_are_named_after_their_pool() -> None:
     with EventWorkerPool(print, workers=2, name="orders"):
         names = sorted(thread.name for thread in threading.enumerate() if thread.name.startswith("workpool"))

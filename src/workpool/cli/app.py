@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import signal
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
@@ -112,6 +113,7 @@ def run(
     Ctrl-C once stops reading and handles what was read; twice stops, and says what is left.
     """
     open_closed_streams()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # A shell starts background jobs deaf to it.
     atexit.register(flush_last)  # Before the handlers register theirs, so that it comes after them.
     try:
         with LiveLine() as line:

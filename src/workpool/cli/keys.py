@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
+from textwrap import shorten
 from typing import Any
 
 import jmespath
@@ -43,8 +44,8 @@ class KeyExpression:
         Raises:
             NoKey: A part of it is null, or an object, or cannot be evaluated.
         """
-        found = tuple(self._find(text, compiled, event) for text, compiled in self._parts)
-        return found if len(found) > 1 else found[0]
+        found = [self._find(text, compiled, event) for text, compiled in self._parts]
+        return tuple(found) if len(found) > 1 else found[0]
 
     def _find(self, text: str, compiled: Any, event: object) -> Hashable:
         try:
@@ -52,7 +53,7 @@ class KeyExpression:
         except NoKey as error:
             raise NoKey(f"no key: {text} {error}") from None
         except Exception as error:  # Its functions raise whatever their arguments make Python raise.
-            raise NoKey(f"no key: {text}: {' '.join(str(error).split())}") from error
+            raise NoKey(f"no key: {text}: {shorten(str(error), 200)}") from error
         if value is None:
             raise NoKey(f"no key: {text} is null or missing")
         return value

@@ -28,14 +28,15 @@ class LiveLine:
     def __init__(self) -> None:
         self._lock = threading.RLock()  # A __del__ that prints may come in between.
         self._console = Console(file=sys.stderr, highlight=False)
-        self._shown = sys.stderr.isatty() and self._console.is_terminal and not self._console.is_dumb_terminal
+        self.is_shown = sys.stderr.isatty() and self._console.is_terminal and not self._console.is_dumb_terminal
+        """Standard error is a terminal that can erase a line."""
         self._drawn = False
         self._column_0 = True
         self._streams = sys.stdout, sys.stderr
 
     def __enter__(self) -> Self:
         stdout, stderr = self._streams
-        if self._shown:
+        if self.is_shown:
             sys.stderr = cast("TextIO", _Above(self, stderr))
             if stdout.isatty():
                 sys.stdout = cast("TextIO", _Above(self, stdout))
@@ -45,13 +46,13 @@ class LiveLine:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.erase()
-        self._shown = False  # Loggers may have kept the streams that stand before the real ones.
+        self.is_shown = False  # Loggers may have kept the streams that stand before the real ones.
         sys.stdout, sys.stderr = self._streams
 
     def draw(self, text: str) -> None:
         """Draw the line, cut where the terminal ends; not while a line above it is unfinished."""
         with self._lock:
-            if self._shown and self._column_0:
+            if self.is_shown and self._column_0:
                 self._console.print(_ERASE, text, sep="", end="", markup=False, no_wrap=True, overflow="ellipsis")
                 self._drawn = True
 

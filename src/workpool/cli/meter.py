@@ -32,19 +32,16 @@ class Meter:
         self._not_started: OrderedDict[int, None] = OrderedDict()
 
     def add(self, key: Hashable) -> int:
-        """Count an event that is about to be added, and number it."""
+        """Count an event that is about to be added, and number it.
+
+        One that the pool then refuses stays counted: it refuses when it ends, and so that is the last one.
+        """
         with self._lock:
             self._number += 1
             self._not_started[self._number] = None
             depth = self._depths[key] = self._depths.get(key, 0) + 1
             self.deepest = max(self.deepest, depth)
             return self._number
-
-    def refuse(self, key: Hashable, number: int) -> None:
-        """Take an event back that was not added after all."""
-        with self._lock:
-            del self._not_started[number]
-        self.end(key)
 
     def start(self, key: Hashable, number: int) -> None:
         """Count an event that starts."""

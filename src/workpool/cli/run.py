@@ -138,8 +138,9 @@ class Run:
         self._signals.append(number)
 
     def _draw(self, line: LiveLine) -> None:
-        known, deepest = self._reader.is_done, self._meter.deepest_now()
-        line.draw(self._progress.text(self._pool.stats(), deepest, known=known, fraction=self._source.fraction()))
+        if line.is_shown:
+            known, deepest = self._reader.is_done, self._meter.deepest_now()
+            line.draw(self._progress.text(self._pool.stats(), deepest, known=known, fraction=self._source.fraction()))
 
     def _end(self, line: LiveLine) -> list[Hashable]:
         """Drain, or stop once a second signal asks for it. Returns the keys of the events that are left."""
@@ -173,12 +174,7 @@ class Run:
     # On the reader's thread and on the workers'.
 
     def _add(self, key: Hashable, event: Any) -> None:
-        number = self._meter.add(key)
-        try:
-            self._pool.add(key, (number, event))
-        except BaseException:
-            self._meter.refuse(key, number)
-            raise
+        self._pool.add(key, (self._meter.add(key), event))
 
     def _handle(self, numbered: _Event, delivery: Delivery) -> None:
         number, event = numbered
