@@ -153,29 +153,30 @@ def test_standard_output_is_left_alone_where_it_is_no_terminal(folder: Path) -> 
     assert stdout == ""
 
 
-@pytest.fixture
-def screen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
-    """A terminal that is this process's standard error."""
-    with terminal() as found, os.fdopen(os.dup(found.inner), "w") as stderr:
-        monkeypatch.setenv("TERM", "xterm")
-        monkeypatch.setattr(sys, "stderr", stderr)
-        yield found
+@contextmanager
+def terminal_here() -> Iterator[Terminal]:
+    """A terminal that is this process's standard error; as a fixture, pytest's own capture would undo it."""
+    with terminal() as screen, os.fdopen(os.dup(screen.inner), "w") as stderr, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TERM", "xterm")
+        patch.delenv("COLUMNS", raising=False)
+        patch.setattr(sys, "stderr", stderr)
+        yield screen
 
 
-def test_a_line_that_is_too_long_is_cut(screen: Terminal) -> None:
-    with LiveLine() as line:
+def test_a_line_that_is_too_long_is_cut() -> None:
+    with terminal_here() as screen, LiveLine() as line:
         line.draw("x" * 200 + "[b]")
         screen.wait_for("…")
     assert screen.text.startswith("\r\x1b[2K" + "x" * 79 + "…")
 
 
-def test_it_is_not_drawn_into_an_unfinished_line(screen: Terminal) -> None:
-    with LiveLine() as line:
+def test_it_is_not_drawn_into_an_unfinished_line() -> None:
+    with terminal_here() as screen, LiveLine() as line:
         line.draw("before")
         print("one, ", end="", file=sys.stderr, flush=True)
         line.draw("between")
         print("two", file=sys.stderr)
         line.draw("after")
         screen.wait_for("after")
+        assert screen.screen == ["one, two", "after"]
     assert "between" not in screen.text
-    assert screen.screen == ["one, two", "after"]
