@@ -11,7 +11,15 @@
 """
 
 from workpool.dispatch import Stats
-from workpool.errors import DrainIncomplete, HandlerError, PoolClosed, PoolFull, StopTimeout, WorkpoolError
+from workpool.errors import (
+    DrainIncomplete,
+    HandlerError,
+    PoolClosed,
+    PoolFull,
+    SourceError,
+    StopTimeout,
+    WorkpoolError,
+)
 from workpool.handlers import Delivery
 from workpool.threads import EventWorkerPool
 
@@ -22,6 +30,7 @@ __all__ = [
     "HandlerError",
     "PoolClosed",
     "PoolFull",
+    "SourceError",
     "Stats",
     "StopTimeout",
     "WorkpoolError",

@@ -5,7 +5,8 @@
     ├── PoolFull          the caller's: add_nowait() on a full pool
     ├── DrainIncomplete   the caller's: something ended a drain() before its events were handled
     ├── StopTimeout       the world's: a handler did not return in time (a TimeoutError too)
-    └── HandlerError      the handler's: it raised, and the pool stopped for it
+    ├── HandlerError      the handler's: it raised, and the pool stopped for it
+    └── SourceError       the world's: a source cannot be read on
 
 The built-in ones keep their meaning: TypeError and ValueError for an argument that is wrong, TimeoutError for
 a wait that was given up, RuntimeError for a call where none is possible (inside the pool, in a forked child, twice).
@@ -17,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-__all__ = ["DrainIncomplete", "HandlerError", "PoolClosed", "PoolFull", "StopTimeout", "WorkpoolError"]
+__all__ = ["DrainIncomplete", "HandlerError", "PoolClosed", "PoolFull", "SourceError", "StopTimeout", "WorkpoolError"]
 
 
 class WorkpoolError(Exception):
@@ -98,3 +99,19 @@ class HandlerError(WorkpoolError):
         self.event = event
         self.attempt = attempt
         self.left = left
+
+
+class SourceError(WorkpoolError):
+    """A source cannot be read on: it is truncated, or the disk fails. What was read before stands.
+
+    Attributes:
+        source: The name of the source.
+        line: The number of the line that could not be read.
+        reason: Why, in one line.
+    """
+
+    def __init__(self, source: str, line: int, reason: str) -> None:
+        super().__init__(f"{source}:{line}: cannot be read on: {reason}")
+        self.source = source
+        self.line = line
+        self.reason = reason

@@ -407,7 +407,8 @@ class EventWorkerPool(Generic[K, E]):
         core = self._core
         if self._started:
             self._tell(core.stop() if stopping else core.drain())
-            self._wakeups.put(None)
+            if self._wakeups.empty():  # Else each call of one that asks again and again would add to them.
+                self._wakeups.put(None)
             return
         if core.waiting and not stopping:
             raise RuntimeError(

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from support import PATIENCE
 from workpool import WorkpoolError
-from workpool.sources.ndjson import BadLine, Line, NdjsonSource, SourceError
+from workpool.errors import SourceError
+from workpool.sources.ndjson import BadLine, Line, NdjsonSource
 
 
 def read(path: Path, content: bytes, **options: Any) -> list[Line | BadLine]:

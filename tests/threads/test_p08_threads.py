@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from support import PATIENCE, eventually, in_thread
-from workpool import EventWorkerPool
+from support import PATIENCE, Gate, eventually, in_thread
+from workpool import EventWorkerPool, StopTimeout
 
 
 @pytest.mark.parametrize("ending", ["drain", "stop"])
@@ -33,6 +33,22 @@ def test_an_ending_returns_when_the_last_thread_has_ended(ending: str, monkeypat
     assert not returned.wait(0.1)
     go_on.set()
     ended()
+
+
+def test_asking_for_the_end_again_and_again_piles_up_nothing() -> None:
+    """A command asks ten times a second, while a handler may take hours."""
+    gate = Gate()
+    pool = EventWorkerPool[str, int](gate, workers=1).start()
+    pool.add("a", 1)
+    gate.wait_inside()
+    for _ in range(100):
+        with pytest.raises(TimeoutError):
+            pool.drain(0)
+        with pytest.raises(StopTimeout):
+            pool.stop(0)
+    assert pool._wakeups.qsize() <= 1
+    gate.open.set()
+    pool.stop(PATIENCE)
 
 
 def test_where_a_thread_cannot_be_started_those_that_were_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:

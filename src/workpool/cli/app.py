@@ -36,7 +36,7 @@ Exit codes:
   141  standard output was closed early
 """
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,

@@ -21,9 +21,9 @@ class Meter:
     """
 
     def __init__(self) -> None:
-        self.deepest = 0
+        self.deepest: int = 0
         """The most events that one key had at once, waiting (for room too) or in flight."""
-        self.overtakes = 0
+        self.overtakes: int = 0
         self._lock = threading.Lock()
         self._number = 0
         self._keys: set[Hashable] = set()

@@ -29,7 +29,7 @@ class BadLines:
     """
 
     def __init__(self, skip: bool, file: IO[bytes] | None = None) -> None:
-        self.count = 0
+        self.count: int = 0
         self._skip = skip
         self._file = file
 
@@ -76,7 +76,7 @@ class Reader:
         bad_lines: BadLines,
         ended: threading.Event,
     ) -> None:
-        self.is_done = False
+        self.is_done: bool = False
         """The source was read to its end, and all its events are known."""
         self.trouble: str | None = None
         """Why the reading ended before the source did; said already. None where nothing is wrong with the source."""

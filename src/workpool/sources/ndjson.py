@@ -16,28 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final, NoReturn
 
-from workpool.errors import WorkpoolError
+from workpool.errors import SourceError
 
-__all__ = ["MAX_LINE", "BadLine", "Line", "NdjsonSource", "SourceError"]
+__all__ = ["MAX_LINE", "BadLine", "Line", "NdjsonSource"]
 
 MAX_LINE: Final = 64 * 2**20
 """Bytes of the longest line that is read. A longer one is bad, and memory stays bounded."""
-
-
-class SourceError(WorkpoolError):
-    """The world's: the stream cannot be read on. What was read before stands.
-
-    Attributes:
-        source: The name of the source.
-        line: The number of the line that could not be read.
-        reason: Why, in one line.
-    """
-
-    def __init__(self, source: str, line: int, reason: str) -> None:
-        super().__init__(f"{source}:{line}: cannot be read on: {reason}")
-        self.source = source
-        self.line = line
-        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +57,7 @@ class NdjsonSource:
     """
 
     def __init__(self, path: str, *, max_line: int = MAX_LINE) -> None:
-        self.name = "<stdin>" if path == "-" else path
+        self.name: str = "<stdin>" if path == "-" else path
         self._max_line = max_line
         # Standard input gets a buffer of its own. A thread that is blocked in sys.stdin holds the lock of its buffer,
         # which the interpreter wants when it shuts down, and dies for.
