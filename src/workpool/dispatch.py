@@ -4,7 +4,8 @@ Three things, each acting on the lanes between two events:
 
 *Back-pressure* (P7). `Lanes.submit` answers None at its limit, and the driver then asks `offer`, which refuses the
 event, or accepts it over the bound, or lists its adder. Adders are served first come, first served: while one is
-listed the limit is 0, so that nobody slips in, and they are let in together once half of the bound is free.
+listed the limit is 0, so that nobody slips in. They are let in once half of the bound is free, together rather than one
+by one; or while there is any room and a worker sleeps, which one of them may be able to use (P3).
 
 *Endings* (P8). One way, whoever asks, and however often:
 
@@ -37,7 +38,7 @@ __all__ = ["Crowd", "Dispatch", "State", "Stats"]
 
 
 class State(enum.Enum):
-    """How far a pool is on its one way."""
+    """Where a pool is in its life; it only moves forward."""
 
     OPEN = "open"
     DRAINING = "draining"
@@ -95,32 +96,35 @@ class Dispatch(Lanes[K, E], Generic[K, E]):
     """The lanes of a pool, with its bound, its adders, its endings and its failure."""
 
     __slots__ = (
-        "_warned", "adders", "admitted", "failure", "left", "max_backlog", "name", "resume", "returned",
-        "state", "warning", "workers",
+        "_left_so_far", "_warned", "adders", "admitted", "failure", "half", "left", "max_backlog", "name", "refused",
+        "returned", "state", "warning", "workers",
     )  # fmt: skip
 
     limit: int
 
     def __init__(self, max_backlog: int | None = None, name: str = "default") -> None:
         self.max_backlog: int = sys.maxsize if max_backlog is None else max_backlog
-        super().__init__(self._half())
+        self.half: int = (self.max_backlog + 1) // 2
+        """Where no more than this many events wait, adders are let in."""
+        super().__init__(self.half)
         self.name: str = name
         self.state: State = State.OPEN
         self.failure: Failure | None = None
-        self.workers: int = 0
-        """Workers that have not left."""
+        self.workers: set[int] = set()
+        """Those that have not left."""
         self.adders: OrderedDict[object, tuple[K, E]] = OrderedDict()
         """Who waits for room, the first first: the driver's token for each, with what it adds."""
-        self.resume: int = -1
-        """The driver calls `admit` where no more than this many events wait; -1 while there are no adders."""
         self.admitted: list[object] = []
-        """Those of them that were let in and whom the driver has not told yet."""
+        """Those that are not listed any more, and that the driver has not told yet."""
+        self.refused: dict[object, Exception] = {}
+        """What was raised for those of them that could not be let in, by their keys."""
         self.warning: Crowd | None = None
         """Set once, when half of the bound waits behind keys in flight: for the driver to log and to clear."""
         self.returned: int = 0
         self.left: list[tuple[K, E]] = []
         """What the ending returned; empty until then."""
         self._warned = False
+        self._left_so_far: list[tuple[K, E]] | None = None
 
     # Adding: what Lanes.submit left undecided.
 
@@ -140,7 +144,9 @@ class Dispatch(Lanes[K, E], Generic[K, E]):
             PoolClosed: The pool takes no more.
             HandlerError: It takes no more because it failed.
             PoolFull: It is full, and there is no adder to list.
+            TypeError: The key is not hashable.
         """
+        hash(key)  # Who waits has to hear of it now, and not the worker that lets it in.
         if self.state is not State.OPEN:
             if inside and self.state is State.DRAINING:
                 return self.submit(key, event, True)
@@ -150,19 +156,21 @@ class Dispatch(Lanes[K, E], Generic[K, E]):
             if self.waiting < self.max_backlog:
                 return self.submit(key, event, True)
         if adder is None:
-            crowd = self.crowd()
-            raise PoolFull(f"{self.describe_full(crowd)}; the event was not added", key=crowd.key, depth=crowd.depth)
+            raise self.full()
         if inside:
             return self.submit(key, event, True)
         self.adders[adder] = (key, event)
         self.limit = 0
-        self.resume = self.max_backlog // 2
         return None
 
     def admit(self) -> bool:
-        """Let adders in, the first first, up to the bound, and list them in `admitted`; whether to wake a worker."""
+        """Let adders in, the first first, up to the bound; whether to wake a worker.
+
+        The driver calls it after each `take` and `next` where there are adders, and either no more than half of the
+        bound waits or a worker sleeps.
+        """
         wake = False
-        while self.adders and self.waiting < self.max_backlog:
+        while self.adders and self.waiting < self.max_backlog and self.state is State.OPEN:
             adder: object = None
             item: tuple[K, E] | None = None
             added = self.added
@@ -170,37 +178,41 @@ class Dispatch(Lanes[K, E], Generic[K, E]):
                 adder, item = self.adders.popitem(last=False)
                 wake = bool(self.submit(*item, True)) or wake
                 self.admitted.append(adder)
-            except BaseException:
-                if item is not None and self.added == added:
-                    self.adders[adder] = item
-                elif item is not None:
+            except BaseException as error:
+                if item is not None and self.added > added:
                     self.admitted.append(adder)
+                elif item is not None and isinstance(error, Exception):
+                    self.refused[adder] = error  # By its own key: no fault of this worker's, nor of the others.
+                    self.admitted.append(adder)
+                    continue
+                elif item is not None:
+                    self.adders[adder] = item
+                    self.adders.move_to_end(adder, last=False)
                 raise
         if not self.adders:
-            self.limit = self._half()
-            self.resume = -1
+            self.limit = self.half if self.state is State.OPEN else 0
         return wake
 
     def withdraw(self, adder: object) -> bool:
         """Take an adder off the list; whether it was still on it, and its event not accepted."""
         listed = self.adders.pop(adder, None) is not None
         if listed and not self.adders and self.state is State.OPEN:
-            self.limit = self._half()
-            self.resume = -1
+            self.limit = self.half
         return listed
 
     def refusal(self, what: str) -> PoolClosed | HandlerError:
         """The error for a call on a pool that is closed: a new one each time."""
         if self.failure is None:
             return PoolClosed(f"pool {self.name!r} {what}: it is {self.state.value}")
-        key, event, error = self.failure.key, self.failure.event, self.failure.error
+        if self._left_so_far is None:
+            self._left_so_far = self.unhandled()
         failed = HandlerError(
-            f"pool {self.name!r} failed: the handler of key {key!r} raised {type(error).__name__}: {error}",
-            key=key,
-            event=event,
-            left=self.left if self.state is State.ENDED else self.unhandled(),
+            f"pool {self.name!r} failed",
+            key=self.failure.key,
+            event=self.failure.event,
+            left=self.left if self.state is State.ENDED else self._left_so_far,
         )
-        failed.__cause__ = error
+        failed.__cause__ = self.failure.error
         return failed
 
     # Endings.
@@ -208,7 +220,7 @@ class Dispatch(Lanes[K, E], Generic[K, E]):
     def start(self, workers: int) -> None:
         """Count the workers in, all of them asleep."""
         super().start(workers)
-        self.workers = workers
+        self.workers = set(range(workers))
 
     def drain(self) -> list[object]:
         """Refuse adds from outside, and go on until nothing is left. Returns the adders to tell."""
@@ -242,6 +254,7 @@ class Dispatch(Lanes[K, E], Generic[K, E]):
             self.give_back(worker, item)
         elif ended:
             self.finish(worker)
+        self._left_so_far = None
         return self.stop()
 
     @property
@@ -249,13 +262,10 @@ class Dispatch(Lanes[K, E], Generic[K, E]):
         """No worker will find an event again. Once true it stays true, so a driver may read it at any time."""
         return not self.serving or (self.state is not State.OPEN and not self.waiting and not self.in_flight)
 
-    def leave(self) -> bool:
-        """Count a worker out; whether it was the last, and the pool has ended."""
-        self.workers -= 1
-        if self.workers:
-            return False
-        self.end()
-        return True
+    def leave(self, worker: int) -> bool:
+        """Count a worker out; whether none is left, so that the pool can `end`. Any number of calls."""
+        self.workers.discard(worker)
+        return not self.workers
 
     def end(self) -> None:
         """Hand what is left over to `left`. No worker is there any more. Any number of calls."""
@@ -273,10 +283,15 @@ class Dispatch(Lanes[K, E], Generic[K, E]):
         depth, key = max(depths, key=lambda each: each[0], default=(0, None))
         return Crowd(key if depth else None, depth, sum(each for each, _ in depths))
 
-    def describe_full(self, crowd: Crowd) -> str:
-        """The words for a pool that is full."""
-        where = f", {crowd.depth} of them behind key {crowd.key!r}, which is in flight" if crowd.depth else ""
-        return f"pool {self.name!r} is full: {self.waiting} events wait{where} (max_backlog={self.max_backlog})"
+    def full(self) -> PoolFull:
+        """The error for a pool that is full."""
+        crowd = self.crowd()
+        return PoolFull(
+            f"pool {self.name!r} is full: {self.waiting} events wait (max_backlog={self.max_backlog}); "
+            f"the event was not added",
+            key=crowd.key,
+            depth=crowd.depth,
+        )
 
     def stats(self) -> Stats:
         """All counts at this instant."""
@@ -294,17 +309,15 @@ class Dispatch(Lanes[K, E], Generic[K, E]):
         """Hold the module's equations too. O(backlog): for tests."""
         super().check_invariants()
         assert self.added == self.handled + self.returned + self.in_flight + self.waiting, "an event was miscounted"
-        if self.adders:
+        if self.adders and self.state is State.OPEN:
             assert self.limit == 0, "an adder waits, and others may pass it"
-            assert self.waiting > self.resume, "an adder waits although there is room"
+            assert self.waiting >= self.max_backlog or (self.waiting > self.half and not self.asleep), (
+                "an adder waits although there is room"
+            )
 
     def _close(self) -> list[object]:
         self.limit = 0
-        self.resume = -1
         return [*self.adders, *self.admitted]
-
-    def _half(self) -> int:
-        return (self.max_backlog + 1) // 2
 
     def _weigh(self) -> int:
         """Look where the backlog sits, and warn once where half of the bound waits behind keys in flight (P3).
@@ -314,6 +327,6 @@ class Dispatch(Lanes[K, E], Generic[K, E]):
         """
         if not self._warned:
             crowd = self.crowd()
-            if crowd.blocked >= self._half():
+            if crowd.blocked >= self.half:
                 self.warning, self._warned = crowd, True
         return min(self.max_backlog, self.waiting + max(1, self.max_backlog // 8))

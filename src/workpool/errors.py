@@ -15,7 +15,7 @@ Facts are attributes; the message only tells them.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 __all__ = ["DrainIncomplete", "HandlerError", "PoolClosed", "PoolFull", "SourceError", "StopTimeout", "WorkpoolError"]
@@ -42,6 +42,15 @@ class PoolFull(WorkpoolError):
         super().__init__(message)
         self.key = key
         self.depth = depth
+
+    def __str__(self) -> str:
+        """The message, and where the backlog sits. Made when it is asked for: a key's `repr` is the user's code."""
+        if not self.depth:
+            return super().__str__()
+        return (
+            f"{super().__str__()}; {self.depth} of those that wait are behind key {describe(self.key)}, "
+            f"which is in flight"
+        )
 
 
 class DrainIncomplete(WorkpoolError):
@@ -81,8 +90,8 @@ class HandlerError(WorkpoolError):
         key: The key of the event that failed.
         event: The event that failed. It heads its key in `left`.
         attempt: Which delivery of the event it was, from 1.
-        left: The events that were not handled, as (key, event), in order within each key. Those in flight join
-            neither this list nor the pool until their handlers return: after the ending it is `pool.left`.
+        left: The events that were not handled, as (key, event), in order within each key. Events still in flight are
+            not in it; once the pool has ended, `pool.left` has them all.
     """
 
     def __init__(
@@ -100,6 +109,16 @@ class HandlerError(WorkpoolError):
         self.attempt = attempt
         self.left = left
 
+    def __str__(self) -> str:
+        """The message, and what was raised. Made when it is asked for: it is the user's code that tells."""
+        cause = self.__cause__
+        if cause is None:
+            return super().__str__()
+        return (
+            f"{super().__str__()}: the handler of key {describe(self.key)} raised "
+            f"{type(cause).__name__}: {describe(cause, str)}"
+        )
+
 
 class SourceError(WorkpoolError):
     """A source cannot be read on: it is truncated, or the disk fails. What was read before stands.
@@ -115,3 +134,11 @@ class SourceError(WorkpoolError):
         self.source = source
         self.line = line
         self.reason = reason
+
+
+def describe(thing: object, how: Callable[[object], str] = repr) -> str:
+    """The text of something of the user's, for a message that has to come whatever that text does."""
+    try:
+        return how(thing)
+    except Exception as error:
+        return f"<{type(thing).__name__} whose {how.__name__} raised {type(error).__name__}>"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import partial
 
 __all__ = ["Delivery", "takes_delivery"]
 
@@ -33,21 +34,30 @@ def takes_delivery(handler: object) -> bool:
     """
     if not callable(handler):
         raise TypeError(f"the handler must be callable, and {handler!r} is not")
-    if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None)):  # noqa: B004
+    plain = isinstance(handler, partial) or inspect.isroutine(handler)
+    called: object = handler if plain else type(handler).__call__
+    if inspect.iscoroutinefunction(called):
         raise TypeError(f"the handler {handler!r} is a coroutine function: a thread would never await it")
-    if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
+    if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
         raise TypeError(f"the handler {handler!r} is a generator function: calling it would run none of its lines")
     try:
-        signature = inspect.signature(handler)
+        # A decorator may show the signature of what it wraps, and take less itself: then its own is the one to call.
+        signatures = [inspect.signature(handler, follow_wrapped=follow) for follow in (True, False)]
     except (TypeError, ValueError):
         return False
+    for signature in signatures:
+        wanted = _wants_delivery(signature)
+        try:
+            signatures[-1].bind(*("event", "delivery")[: 1 + wanted])
+            return wanted
+        except TypeError as error:
+            reason = error
+    call = f"handler(event{', delivery' * wanted})"
+    raise TypeError(f"the handler {handler!r} cannot be called as {call}: {reason}")
+
+
+def _wants_delivery(signature: inspect.Signature) -> bool:
     positional = [p for p in signature.parameters.values() if p.kind in _POSITIONAL]
-    second = positional[1] if len(positional) > 1 else None
-    wanted = second is not None and (second.default is second.empty or second.name == "delivery")
-    try:
-        signature.bind(*("event", "delivery")[: 1 + wanted])
-    except TypeError as error:
-        raise TypeError(
-            f"the handler {handler!r} cannot be called as handler(event{', delivery' * wanted}): {error}"
-        ) from None
-    return wanted
+    if len(positional) < 2:
+        return False
+    return positional[1].default is inspect.Parameter.empty or positional[1].name == "delivery"

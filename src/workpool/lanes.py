@@ -38,10 +38,18 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Hashable
-from typing import Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic
 
-K = TypeVar("K", bound=Hashable)
-E = TypeVar("E")
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    K = TypeVar("K", bound=Hashable, default=Any)
+    E = TypeVar("E", default=Any)
+else:
+    from typing import TypeVar
+
+    K = TypeVar("K", bound=Hashable)
+    E = TypeVar("E")
 
 NOTHING: Final[Any] = object()
 """What a worker holds that holds no key; None may be a key."""
@@ -136,8 +144,8 @@ class Lanes(Generic[K, E]):
                 return None
             item = ready.popleft()
             self.holds[worker] = item[0]
+            self.in_flight = in_flight + 1  # Before the next line: an event is never seen in no place.
             self.waiting = waiting - 1
-            self.in_flight = in_flight + 1
             self.asleep -= 1
             return item
         except BaseException:
@@ -181,8 +189,8 @@ class Lanes(Generic[K, E]):
         """Let a worker hand back what it holds: the event heads its lane again."""
         self.ready.append(item)
         self.holds[worker] = NOTHING
-        self.in_flight -= 1
         self.waiting += 1
+        self.in_flight -= 1
 
     def finish(self, worker: int) -> None:
         """End the event in flight at a worker, and choose nothing. Its lane stays where it is."""

@@ -23,6 +23,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
@@ -33,7 +34,7 @@ from typing import Any, Generic, NoReturn, ParamSpec, Protocol, Self, TypeVar, c
 
 from workpool.arguments import count, require_hashable, seconds
 from workpool.dispatch import Dispatch, State, Stats
-from workpool.errors import DrainIncomplete, StopTimeout
+from workpool.errors import DrainIncomplete, PoolFull, StopTimeout, WorkpoolError, describe
 from workpool.handlers import Delivery, takes_delivery
 from workpool.lanes import E, K
 
@@ -87,13 +88,15 @@ class EventWorkerPool(Generic[K, E]):
         self._core: Dispatch[K, E] = Dispatch(bound, name)
         self._mutex = cast("_Mutex", threading.RLock())
         self._wakeups: SimpleQueue[None] = SimpleQueue()
-        self._started = False
+        self._starter: object = None
+        """Stands for the call of `start` that started the pool."""
         self._complete = True
-        self._threads: list[threading.Thread] = []
+        self._threads: dict[int, threading.Thread] = {}
+        """The workers that have arrived."""
         self._inside: set[int] = set()
         self._ended: SimpleQueue[None] = SimpleQueue()
+        self._unstarted = weakref.finalize(self, _report_unstarted, self._core)
         _pools.add(self)
-        weakref.finalize(self, _report_unstarted, self._core)
 
     def start(self, workers: int | None = None) -> Self:
         """Start the workers. Events that were added before are handled now.
@@ -106,15 +109,17 @@ class EventWorkerPool(Generic[K, E]):
             PoolClosed: It was drained or stopped before.
             TypeError, ValueError: As for the constructor.
         """
-        self._step(self._enlist, self.workers if workers is None else count("workers", workers))
-        atexit.register(self._at_exit)
+        number = self.workers if workers is None else count("workers", workers)
+        me = object()
         try:
-            for worker in range(self.workers):
+            self._step(self._enlist, me, number)
+            for worker in range(number):
                 name = f"workpool-{self._core.name}-{worker}"
                 threading.Thread(target=self._work, args=(worker,), name=name, daemon=True).start()
         except BaseException:
-            self._step(self._write_off)
-            self.stop()
+            if self._starter is me:
+                self._step(self._write_off)
+                self.stop()
             raise
         return self
 
@@ -202,18 +207,18 @@ class EventWorkerPool(Generic[K, E]):
         """
         patience = seconds(timeout)
         self._step(self._close, True)
-        if self._wait(patience):
-            if self._core.failure is not None:
-                raise self._step(self._core.refusal, "is of no more use")
-            return self._core.left
-        if self._is_inside():
+        if not self._wait(patience) and self._is_inside():
             return []
-        keys = self._step(self._core.keys_in_flight)
-        raise StopTimeout(
-            f"pool {self._core.name!r} has not stopped in {timeout} s: {len(keys)} handlers have not returned",
-            left=self._step(self._core.unhandled),
-            in_flight=keys,
-        )
+        state, left, keys = self._step(self._look)
+        if state is not State.ENDED:
+            raise StopTimeout(
+                f"pool {self._core.name!r} has not stopped in {timeout} s: {len(keys)} handlers have not returned",
+                left=left,
+                in_flight=keys,
+            )
+        if self._core.failure is not None:
+            raise self._step(self._core.refusal, "is of no more use")
+        return left
 
     @property
     def left(self) -> list[tuple[K, E]]:
@@ -225,14 +230,22 @@ class EventWorkerPool(Generic[K, E]):
         return self._step(self._core.stats)
 
     def __enter__(self) -> Self:
-        return self if self._started else self.start()
+        if not self._step(self._has_started):
+            self.start()
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if error is None:
-            with suppress(DrainIncomplete):  # Whoever stopped it asked for that, and finds the rest in `left`.
-                self.drain()
+            try:
+                with suppress(DrainIncomplete):  # Whoever stopped it asked for that, and finds the rest in `left`.
+                    self.drain()
+            except WorkpoolError:
+                raise
+            except BaseException:
+                self._step(self._close, True)  # An exception leaves the block after all: Ctrl-C, in the wait.
+                raise
             return
         self._step(self._close, True)
         self._wait(None)
@@ -242,7 +255,7 @@ class EventWorkerPool(Generic[K, E]):
     def __repr__(self) -> str:
         core = self._core
         return (
-            f"<EventWorkerPool {core.name!r}: {core.state.value}, {core.workers} workers, "
+            f"<EventWorkerPool {core.name!r}: {core.state.value}, {len(core.workers)} workers, "
             f"{core.waiting} events waiting, {core.in_flight} in flight>"
         )
 
@@ -273,30 +286,30 @@ class EventWorkerPool(Generic[K, E]):
                 if wake is None and gate is not None:
                     self._await(gate, timeout)
         except BaseException as error:
-            if not mutex._is_owned():
-                self._give_way()
-            if gate is not None:
-                core.withdraw(gate)
-            if core.waking or core.wake():
-                self._wakeups.put(None)  # The one that this call owed may not have been sent.
-            mutex.release()
+            try:
+                if not mutex._is_owned():
+                    self._give_way()
+                if gate is not None:
+                    core.withdraw(gate)
+                    core.refused.pop(gate, None)
+                if core.waking or core.wake():
+                    self._wakeups.put(None)  # The one that this call owed may not have been sent.
+            finally:
+                mutex.release()
             self._warn()
             if isinstance(error, TypeError):
                 require_hashable(key)
             raise
 
     def _await(self, gate: SimpleQueue[None], timeout: float | None) -> None:
-        """Wait at the gate of an adder that is listed. Leaves the mutex taken where it raises."""
-        core = self._core
+        """Wait at the gate of an adder that is listed."""
         with suppress(Empty):
             gate.get(timeout=timeout)
-        if not self._mutex.acquire(False):
-            self._give_way()
-        if core.withdraw(gate):
-            if core.state is not State.OPEN:
-                raise core.refusal("takes no more events")
-            raise TimeoutError(f"{core.describe_full(core.crowd())}; the event was not added in {timeout} s")
-        self._mutex.release()
+        refusal = self._step(self._withdraw, gate)
+        if isinstance(refusal, PoolFull):
+            raise TimeoutError(f"{refusal}; given up after {timeout} s")
+        if refusal is not None:
+            raise refusal
 
     def _work(self, worker: int) -> None:
         """One worker's life: sleep, take, handle, next, until the pool is finished."""
@@ -304,7 +317,7 @@ class EventWorkerPool(Generic[K, E]):
         takes_delivery = self._takes_delivery
         item: tuple[K, E] | None = None
         ended = False  # The event was handled, and its key is not passed on yet.
-        if not self._step(self._arrive):
+        if not self._step(self._arrive, worker):
             return
         try:
             while not core.finished:
@@ -314,6 +327,8 @@ class EventWorkerPool(Generic[K, E]):
                 item = core.take(worker)
                 if core.wake():
                     wakeups.put(None)
+                if core.adders and (core.waiting <= core.half or core.asleep):
+                    self._admit()
                 mutex.release()
                 while item is not None:
                     # The handler's return and its record are one statement, so that no exception falls between.
@@ -322,24 +337,30 @@ class EventWorkerPool(Generic[K, E]):
                     else:
                         _result, ended = handler(item[1]), True
                     key, item, _result = item[0], None, None  # The event is released here, outside the mutex.
+                    if self._mutex is not mutex:
+                        return  # The handler forked, and this is the child: what waits is the parent's.
                     if not mutex.acquire(False):
                         self._give_way()
                     item, ended = core.next(worker, key), False
-                    if core.waiting <= core.resume:
+                    if core.adders and (core.waiting <= core.half or core.asleep):
                         self._admit()
                     mutex.release()
                     del key  # And here the key, if it is idle now.
         except BaseException as error:
+            if self._mutex is not mutex:
+                raise  # As below, in a child that the handler forked.
             if not mutex._is_owned():
                 self._give_way()
             key = core.holds[worker]
             self._tell(core.fail(worker, None if ended else item, error, ended))
             mutex.release()
             _log.error(
-                "pool %r: the handler of key %r raised at attempt 1, and the pool stops", core.name, key, exc_info=error
-            )
+                "pool %r: the handler of key %s raised at attempt 1, and the pool stops",
+                core.name, describe(key), exc_info=error,
+            )  # fmt: skip
         finally:
-            self._leave()
+            if self._mutex is mutex:
+                self._leave(worker)
 
     def _give_way(self) -> None:
         """Take the mutex by looking again and again, with the interpreter given up in between."""
@@ -379,33 +400,54 @@ class EventWorkerPool(Generic[K, E]):
         for gate in adders:
             cast("SimpleQueue[None]", gate).put(None)
 
-    def _enlist(self, workers: int) -> None:
+    def _withdraw(self, gate: SimpleQueue[None]) -> Exception | None:
+        """Take an adder off the list; why its event was not accepted, or None where it was."""
+        core = self._core
+        if not core.withdraw(gate):
+            return core.refused.pop(gate, None)
+        return core.full() if core.state is State.OPEN else core.refusal("takes no more events")
+
+    def _has_started(self) -> bool:
+        if self._core.state is not State.OPEN:
+            raise self._core.refusal("cannot be entered")
+        return self._starter is not None
+
+    def _enlist(self, starter: object, workers: int) -> None:
         if self._core.state is not State.OPEN:
             raise self._core.refusal("cannot be started")
-        if self._started:
+        if self._starter is not None:
             raise RuntimeError(f"pool {self._core.name!r} was started before")
-        self._started = True
+        self._starter = starter
         self.workers = workers
         self._core.start(workers)
+        self._unstarted.detach()
+        _running[self] = None
         if self._core.wake():
             self._wakeups.put(None)
 
-    def _arrive(self) -> bool:
+    def _arrive(self, worker: int) -> bool:
         if self._complete:
-            self._threads.append(threading.current_thread())
+            self._threads[worker] = threading.current_thread()
             self._inside.add(get_ident())
         return self._complete
 
     def _write_off(self) -> None:
-        """Go on without the workers that have not arrived: a thread that could not be started, or comes too late."""
+        """Stop, without the workers that have not arrived: a thread that could not be started, or comes too late."""
         self._complete = False
-        for _ in range(self.workers - len(self._threads)):
-            if self._core.leave():
-                self._ended.put(None)
+        self._tell(self._core.stop())
+        for worker in range(self.workers):
+            if worker not in self._threads:
+                self._core.leave(worker)
+        if not self._core.workers:
+            self._all_left()
+
+    def _look(self) -> tuple[State, list[tuple[K, E]], list[K]]:
+        core = self._core
+        return core.state, core.left if core.state is State.ENDED else core.unhandled(), core.keys_in_flight()
 
     def _close(self, stopping: bool) -> None:
         core = self._core
-        if self._started:
+        if self._starter is not None:
             self._tell(core.stop() if stopping else core.drain())
             if self._wakeups.empty():  # Else each call of one that asks again and again would add to them.
                 self._wakeups.put(None)
@@ -416,16 +458,27 @@ class EventWorkerPool(Generic[K, E]):
                 f"start() it, or stop() it to get them back"
             )
         self._tell(core.stop())
-        core.end()
-        self._ended.put(None)
+        self._unstarted.detach()
+        self._all_left()
 
-    def _leave(self) -> None:
-        last = self._step(self._core.leave)
-        self._inside.discard(get_ident())
+    def _leave(self, worker: int) -> None:
+        try:
+            self._depart(worker)
+        except BaseException:
+            self._depart(worker)  # Once more, where it was cut short: each part of it may be done twice.
+            raise
+
+    def _depart(self, worker: int) -> None:
+        last = self._step(self._core.leave, worker)
         self._wakeups.put(None)  # The next that sleeps may leave too.
         if last:
-            atexit.unregister(self._at_exit)
-            self._ended.put(None)
+            self._step(self._all_left)
+        self._inside.discard(get_ident())
+
+    def _all_left(self) -> None:
+        _running.pop(self, None)
+        self._ended.put(None)  # Before the end, which asks for memory: whoever waits makes it again.
+        self._core.end()
 
     # Around the steps.
 
@@ -440,25 +493,26 @@ class EventWorkerPool(Generic[K, E]):
             with suppress(Empty):
                 self._ended.get(timeout=timeout)
         finally:
-            if ended := self._core.state is State.ENDED:
+            if over := not self._core.workers and (self._starter is not None or self._core.state is State.ENDED):
                 self._ended.put(None)  # For the next that waits.
-        if not ended:
+        if not over:
             return False
-        for thread in self._threads:
+        self._step(self._core.end)
+        for thread in self._threads.values():
             thread.join()
         return True
 
     def _warn(self) -> None:
         crowd, self._core.warning = self._core.warning, None
-        if crowd is not None:
+        if crowd is None:
+            return
+        try:
             _log.warning(
-                "pool %r: %d events, half of max_backlog, wait behind keys in flight, %d of them behind key %r",
-                self._core.name, crowd.blocked, crowd.depth, crowd.key,
+                "pool %r: %d events, half of max_backlog, wait behind keys in flight, %d of them behind key %s",
+                self._core.name, crowd.blocked, crowd.depth, describe(crowd.key),
             )  # fmt: skip
-
-    def _at_exit(self) -> None:
-        if self._core.state in (State.OPEN, State.DRAINING):
-            self.drain()
+        except Exception:
+            traceback.print_exc()  # The event is accepted, and logging that is broken cannot make its add raise.
 
 
 _INSIDE = "this thread is inside the pool already: a signal handler, a __del__ or a key's methods must not call it"
@@ -487,14 +541,29 @@ class _Forked:
 
 
 _pools: weakref.WeakSet[EventWorkerPool[Any, Any]] = weakref.WeakSet()
+_running: dict[EventWorkerPool[Any, Any], None] = {}
+"""The pools that have workers, in the order of their starts."""
+
+
+def _drain_all() -> None:
+    """Drain what is open when the process ends, the last started first."""
+    for pool in reversed(list(_running)):
+        if pool._core.state in (State.OPEN, State.DRAINING):
+            try:
+                pool.drain()
+            except WorkpoolError:
+                _log.exception("pool %r was not drained when the process ended", pool._core.name)
 
 
 def _disown() -> None:
+    """Make every pool of the parent useless in a forked child, and idle for the thread that forked."""
+    _running.clear()
     for pool in list(_pools):
         pool._mutex = _Forked()
-        pool._core.state = State.ENDED  # Nothing is drained, or missed, when this process ends.
+        pool._unstarted.detach()
 
 
+atexit.register(_drain_all)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_disown)
 

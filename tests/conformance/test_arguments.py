@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from functools import partial
 from typing import Any
@@ -102,10 +103,14 @@ def test_a_handler_that_would_run_nothing(driver: Driver) -> None:
     class Callable:
         async def __call__(self, event: object) -> None: ...
 
+    class Generating:
+        def __call__(self, event: object) -> Any:
+            yield event
+
     for wrong in (coroutine, partial(coroutine), Callable()):
         with pytest.raises(TypeError, match="would never await"):
             driver.pool(wrong)
-    for wrong in (generator, asynchronous):
+    for wrong in (generator, asynchronous, Generating()):
         with pytest.raises(TypeError, match="would run none of its lines"):
             driver.pool(wrong)
 
@@ -143,6 +148,47 @@ def test_the_delivery_is_passed_where_the_second_parameter_asks_for_it(driver: D
             pool.add("key", "event")
         assert seen.calls.pop() == expected
     assert seen.calls == []
+
+
+def test_a_decorated_handler_is_called_as_the_decorator_can_be_called(driver: Driver) -> None:
+    seen = WithMethods()
+
+    def narrow(function: Any) -> Any:
+        @functools.wraps(function)
+        def wrapper(event: object) -> None:
+            function(event, "a connection")
+
+        return wrapper
+
+    def wide(function: Any) -> Any:
+        @functools.wraps(function)
+        def wrapper(*arguments: object) -> None:
+            function(*arguments)
+
+        return wrapper
+
+    @narrow
+    def with_connection(event: object, connection: object) -> None:
+        seen.calls.append((event, connection))
+
+    for handler, expected in ((with_connection, ("event", "a connection")), (wide(seen.two), ("event", "key", 1))):
+        with driver.pool(handler) as pool:
+            pool.add("key", "event")
+        assert seen.calls.pop() == expected
+
+
+def test_a_class_is_a_handler_whatever_its_instances_are(driver: Driver) -> None:
+    made: list[object] = []
+
+    class Command:
+        def __init__(self, event: object) -> None:
+            made.append(event)
+
+        async def __call__(self) -> None: ...
+
+    with driver.pool(Command) as pool:
+        pool.add("key", "event")
+    assert made == ["event"]
 
 
 def test_the_default_number_of_workers_is_that_of_the_standard_library(driver: Driver) -> None:

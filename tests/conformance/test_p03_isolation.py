@@ -109,8 +109,8 @@ def test_half_of_the_bound_behind_slow_keys_is_warned_of_once(
         "pool 'orders': 5 events, half of max_backlog, wait behind keys in flight, 5 of them behind key 'slow'"
     )
     assert str(caught.value) == (
-        "pool 'orders' is full: 10 events wait, 10 of them behind key 'slow', which is in flight (max_backlog=10); "
-        "the event was not added"
+        "pool 'orders' is full: 10 events wait (max_backlog=10); the event was not added; "
+        "10 of those that wait are behind key 'slow', which is in flight"
     )
     gate.open.set()
     pool.drain(PATIENCE)

@@ -32,7 +32,7 @@ def run(core: Dispatch[Any, Any], worker: int = 0) -> list[Any]:
         core.check_invariants()
         handled.append(item[1])
         item = core.next(worker, item[0])
-        if core.waiting <= core.resume:
+        if core.adders:
             core.admit()
     core.check_invariants()
     return handled
@@ -45,7 +45,7 @@ class TestBackPressure:
             assert add(core, "a", event) is not None
         with pytest.raises(PoolFull) as caught:
             add(core, "a", 3)
-        assert "pool 'p' is full: 3 events wait (max_backlog=3)" in str(caught.value)
+        assert str(caught.value) == "pool 'p' is full: 3 events wait (max_backlog=3); the event was not added"
         assert core.added == core.waiting == 3
         core.check_invariants()
 
@@ -55,7 +55,7 @@ class TestBackPressure:
             if key == "c" and core.in_flight == 0:
                 core.take(0), core.take(1)
             add(core, key, 0)
-        with pytest.raises(PoolFull, match=r"2 of them behind key 'b', which is in flight") as caught:
+        with pytest.raises(PoolFull, match=r"2 of those that wait are behind key 'b', which is in flight") as caught:
             add(core, "d", 0)
         assert (caught.value.key, caught.value.depth) == ("b", 2)
 
@@ -72,10 +72,11 @@ class TestBackPressure:
         core.check_invariants()
         item = core.take(0)
         core.wake()
-        assert core.waiting == 3 > core.resume == 2
+        assert core.waiting == 3 > core.half == 2
+        core.check_invariants()
         assert item
         core.next(0, item[0])
-        assert core.waiting <= core.resume
+        assert core.waiting <= core.half
         assert core.admit() is False
         assert core.admitted == ["me"]
         assert core.withdraw("me") is False, "it was let in"
@@ -134,7 +135,15 @@ class TestBackPressure:
         assert core.admit() is True
         core.check_invariants()
 
-    def test_an_adder_whose_key_raises_goes_back_to_the_front_of_the_list(self) -> None:
+    def test_who_waits_with_a_key_that_cannot_be_hashed_hears_of_it_at_once(self) -> None:
+        core = started(1)
+        add(core, "a", 1)
+        for adder in ("me", None):
+            with pytest.raises(TypeError, match="unhashable"):
+                add(core, [], 2, adder=adder)
+        assert not core.adders
+
+    def test_an_adder_whose_key_raises_is_refused_and_harms_no_other(self) -> None:
         class Key:
             broken = False
 
@@ -143,17 +152,65 @@ class TestBackPressure:
                     raise OSError("broken")
                 return 1
 
-        core = started(1)
+        core = started(2)
         add(core, "a", 1)
+        add(core, "a", 2)
         key = Key()
-        add(core, key, 2, adder="broken")
+        add(core, key, 3, adder="broken")
+        add(core, "b", 4, adder="other")
         key.broken = True
         core.take(0)
-        with pytest.raises(OSError, match="broken"):
+        core.admit()
+        assert core.admitted == ["broken", "other"]
+        assert core.withdraw("broken") is False
+        assert isinstance(core.refused["broken"], OSError)
+        assert core.added == 3
+        core.check_invariants()
+
+    def test_an_adder_that_is_interrupted_goes_back_to_the_front_of_the_list(self) -> None:
+        class Interrupted(Dispatch[Any, Any]):
+            def submit(self, key: Any, event: Any, force: bool = False) -> bool | None:
+                if event == 3:
+                    raise KeyboardInterrupt
+                return super().submit(key, event, force)
+
+        core = Interrupted(2)
+        core.start(1)
+        add(core, "a", 1)
+        add(core, "a", 2)
+        core.limit = 0
+        core.adders.update(first=("b", 3), second=("c", 4))
+        core.take(0)
+        with pytest.raises(KeyboardInterrupt):
             core.admit()
-        assert list(core.adders) == ["broken"]
-        assert core.added == 1
-        assert core.withdraw("broken") is True
+        assert list(core.adders) == ["first", "second"]
+        assert core.added == 2
+
+    def test_a_worker_that_sleeps_lets_adders_in_before_half_is_free(self) -> None:
+        """P3: there is room, and a worker for their keys."""
+        core = started(8, workers=2)
+        add(core, "slow", 0)
+        core.take(0)
+        for event in range(8):
+            add(core, "slow", event)
+        add(core, "quick", 1, adder="me")
+        core.check_invariants()
+        core.next(0, "slow")
+        assert core.waiting == 7 > core.half
+        assert core.asleep
+        with pytest.raises(AssertionError, match="there is room"):
+            core.check_invariants()
+        assert core.admit() is True
+        core.check_invariants()
+
+    def test_a_closed_pool_lets_nobody_in(self) -> None:
+        core = started(1)
+        add(core, "a", 1)
+        add(core, "b", 2, adder="me")
+        core.take(0)
+        core.drain()
+        assert core.admit() is False
+        assert core.withdraw("me") is True
 
     def test_an_interruption_before_an_adder_is_looked_at_leaves_it_listed(self) -> None:
         class Interrupted(OrderedDict[Any, Any]):
@@ -259,9 +316,11 @@ class TestEndings:
         assert core.take(1) is None
         assert core.next(0, "a") is None
         assert core.finished
-        assert core.leave() is False
+        assert core.leave(1) is False
+        assert core.leave(1) is False, "a worker is counted out once"
+        assert core.leave(0) is True
         assert core.left == []
-        assert core.leave() is True
+        core.end()
         assert core.left == [("a", 3), ("a", 6), ("b", 2), ("b", 5), ("c", 4)]
         assert core.state is State.ENDED
         stats = core.stats()
@@ -281,7 +340,8 @@ class TestEndings:
         core = started()
         add(core, "a", 1)
         core.stop()
-        core.leave()
+        core.leave(0)
+        core.end()
         left = core.left
         core.stop()
         core.drain()
@@ -306,7 +366,8 @@ class TestFailure:
         assert core.fail(0, item, cause) == []
         core.check_invariants()
         assert core.finished
-        core.leave()
+        core.leave(0)
+        core.end()
         assert core.left == [("a", 1), ("a", 2), ("a", 3)]
         assert core.stats().handled == 0
 
@@ -324,7 +385,8 @@ class TestFailure:
         assert first is not second
         assert first.__cause__ is cause
         assert (first.key, first.event, first.attempt, first.left) == ("a", 1, 1, [("a", 1)])
-        core.leave()
+        core.leave(0)
+        core.end()
         refusal = core.refusal("is over")
         assert isinstance(refusal, HandlerError)
         assert refusal.left is core.left
@@ -338,7 +400,9 @@ class TestFailure:
         core.fail(0, one, ValueError("second"))
         assert core.failure is not None
         assert core.failure.key == "b"
-        core.leave(), core.leave()
+        core.leave(0)
+        core.leave(1)
+        core.end()
         assert core.left == [("a", 1), ("b", 2)]
 
     def test_a_failure_during_a_stop_only_returns_its_event(self) -> None:
@@ -348,7 +412,8 @@ class TestFailure:
         item = core.take(0)
         core.stop()
         core.fail(0, item, ValueError("no"))
-        core.leave()
+        core.leave(0)
+        core.end()
         assert core.failure is None
         assert core.left == [("a", 1), ("a", 2)]
         assert isinstance(core.refusal("x"), PoolClosed)
@@ -359,7 +424,8 @@ class TestFailure:
         add(core, "a", 2)
         core.take(0)
         core.fail(0, None, KeyboardInterrupt(), ended=True)
-        core.leave()
+        core.leave(0)
+        core.end()
         assert core.left == [("a", 2)]
         stats = core.stats()
         assert (stats.handled, stats.returned, stats.in_flight, stats.waiting) == (1, 1, 0, 0)
@@ -371,7 +437,8 @@ class TestFailure:
         add(core, "a", 1)
         core.fail(0, None, KeyboardInterrupt())
         core.check_invariants()
-        core.leave()
+        core.leave(0)
+        core.end()
         assert core.left == [("a", 1)]
         assert core.failure is not None
         assert core.failure.key is None
@@ -382,7 +449,7 @@ class TestFailure:
     [
         (lambda core: setattr(core, "handled", 3), "miscounted"),
         (lambda core: setattr(core, "limit", 5), "others may pass"),
-        (lambda core: setattr(core, "resume", 9), "there is room"),
+        (lambda core: setattr(core, "max_backlog", 3), "there is room"),
     ],
 )
 def test_the_invariants_see_what_is_wrong(harm: Any, message: str) -> None:

@@ -28,7 +28,7 @@ def clone(core: Core) -> Core:
     twin = type(core).__new__(type(core))
     for slot in SLOTS:
         value = getattr(core, slot)
-        setattr(twin, slot, copy(value) if isinstance(value, list | dict | deque) else value)
+        setattr(twin, slot, copy(value) if isinstance(value, list | dict | deque | set) else value)
     twin.lanes = {key: copy(behind) for key, behind in core.lanes.items()}
     return twin
 
@@ -63,8 +63,8 @@ class World:
         return (
             tuple((names[key], len(core.lanes[key] or ())) for key, _ in core.ready),
             tuple((names[key], len(core.lanes.get(key) or ())) for key in busy),
-            len(self.gone), core.asleep, core.waking, self.wakeups, core.state, core.workers, core.failure is None,
-            core.limit, core.resume, tuple(names.get(key, "idle") for key, _ in core.adders.values()), self.to_add,
+            len(self.gone), core.asleep, core.waking, self.wakeups, core.state, len(core.workers), core.failure is None,
+            core.limit, tuple(names.get(key, "idle") for key, _ in core.adders.values()), self.to_add,
         )  # fmt: skip
 
 
@@ -187,7 +187,7 @@ def chosen(world: World, worker: int, item: tuple[str, int] | None) -> World:
         assert not any(held and held[0] == item[0] for held in world.holding), f"{item[0]} is claimed twice"
         next_event = bump(next_event, at)
     wakeups, added = world.wakeups, world.added
-    if core.waiting <= core.resume:
+    if core.adders and (core.waiting <= core.half or core.asleep):
         wakeups += core.admit()
         for adder in core.admitted:
             added = bump(added, names_of(len(added)).index(str(adder)[-1]))
@@ -228,7 +228,8 @@ def close(world: World, adders: list[object]) -> World:
 
 
 def leave(world: World, worker: int) -> World:
-    world.core.leave()
+    if world.core.leave(worker):
+        world.core.end()
     return replace(world, gone=world.gone | {worker})
 
 
@@ -298,7 +299,6 @@ class FailedEventToTheEnd(Core):
 
 class AdderForgotten(Core):
     def admit(self) -> bool:
-        self.resume = -1
         return False
 
 

@@ -90,8 +90,8 @@ BUGS = [
     Bug(
         "add accepted after the end",
         "dispatch.py",
-        "        self.limit = 0\n        self.resume = -1\n        return",
-        "        self.resume = -1\n        return",
+        "        self.limit = 0\n        return [",
+        "        return [",
         "conformance/test_p08_endings.py",
     ),
     Bug(
@@ -104,8 +104,8 @@ BUGS = [
     Bug(
         "waiting adders passed by",
         "dispatch.py",
-        "        self.limit = 0\n        self.resume = self.max_backlog // 2",
-        "        self.resume = self.max_backlog // 2",
+        "        self.limit = 0\n        return None",
+        "        return None",
         "core/test_dispatch.py",
     ),
     Bug(
@@ -201,7 +201,7 @@ BUGS = [
         "core.fail(worker, item, error, ended)",
         "threads/test_p11_reentry.py",
     ),
-    Bug("dropped at exit", "threads.py", "        atexit.register(self._at_exit)\n", "", "threads/test_p12_process.py"),
+    Bug("dropped at exit", "threads.py", "atexit.register(_drain_all)\n", "", "threads/test_p12_process.py"),
     Bug(
         "usable after a fork",
         "threads.py",

@@ -172,12 +172,29 @@ def test_p4_a_key_or_an_event_that_stays_in_the_pool() -> None:
 
 def test_p5_an_event_that_nobody_takes_while_all_are_idle() -> None:
     pool = Scripted()
+    pool.accept("b1")
+    pool.handle("b1")
     pool.accept("a1")
     pool.now = 3
     pool.handle("a1")
     assert pool.broken() == [
         "P5 no lost wake-up: an event of key 'a' waited 3.000 s while 2 of 2 workers had nothing to do"
     ]
+
+
+def test_p5_counts_from_the_first_start_and_not_for_what_an_ending_returned() -> None:
+    pool = Scripted()
+    pool.accept("a1")
+    pool.now = 5
+    pool.handle("a1")
+    pool.accept("b1")
+    pool.accept("c1")
+    pool.now = 9
+    pool.left.append(("b", pool.accepted["b1"]))
+    pool.left.append(("c", pool.accepted["c1"]))
+    pool.accept("a2")
+    pool.handle("a2")
+    assert pool.broken() == []
 
 
 def test_many_cases_are_cut_short() -> None:

@@ -16,8 +16,8 @@ def test_an_ending_returns_when_the_last_thread_has_ended(ending: str, monkeypat
     almost, go_on, returned = threading.Event(), threading.Event(), threading.Event()
     leave = EventWorkerPool._leave
 
-    def leave_slowly(pool: EventWorkerPool[str, int]) -> None:
-        leave(pool)
+    def leave_slowly(pool: EventWorkerPool[str, int], worker: int) -> None:
+        leave(pool, worker)
         almost.set()
         assert go_on.wait(PATIENCE)
 

@@ -10,8 +10,9 @@ stay two. What is checked, with `a` and `b` two events of one key:
 - P4: of what has ended, nothing is left in the pool: no key, and no reference to an event.
 - P5: no event waited beside a worker without work, while nothing was in flight.
 
-P3 and P5 compare times, because a worker needs a moment to wake up: they count from `patience` seconds on. The other
-checks compare the order of records only, and a record is one append to a list, which threads make one at a time.
+P3 and P5 compare times, because a worker needs a moment to wake up: they count from `patience` seconds on, once the
+first event has started, and for events that were not returned by an ending. The other checks compare the order of
+records only, and a record is one append to a list, which threads make one at a time.
 """
 
 from __future__ import annotations
@@ -142,7 +143,7 @@ class History:
         return [
             *_exactly_once(records, left),
             *_order(records),
-            *_isolation(records, pool.workers, self._patience),
+            *_isolation([record for record in records if record.number not in left], pool.workers, self._patience),
             *self._residue(pool, set(left)),
         ]
 
@@ -230,7 +231,8 @@ def _isolation(records: list[Record], workers: int, patience: float) -> list[str
     waiting: dict[Hashable, int] = defaultdict(int)
     running: set[Hashable] = set()
     startable: OrderedDict[Hashable, float] = OrderedDict()  # Since when, the longest first.
-    idle_since: float | None = records[0].time if records else None
+    idle_since: float | None = None  # Workers are there once the first event has started.
+    started = False
     reported: set[Hashable] = set()
     broken = []
     for record in records:
@@ -249,6 +251,7 @@ def _isolation(records: list[Record], workers: int, patience: float) -> list[str
         elif record.kind == "start":
             waiting[key] -= 1
             running.add(key)
+            started = True
         elif record.kind in ("end", "raised"):
             running.discard(key)
         if waiting[key] <= 0 or key in running:
@@ -257,6 +260,6 @@ def _isolation(records: list[Record], workers: int, patience: float) -> list[str
             startable.setdefault(key, now)
         if len(running) >= workers:
             idle_since = None
-        elif idle_since is None:
+        elif idle_since is None and started:
             idle_since = now
     return broken
