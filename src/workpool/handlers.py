@@ -45,6 +45,7 @@ def takes_delivery(handler: object) -> bool:
         signatures = [inspect.signature(handler, follow_wrapped=follow) for follow in (True, False)]
     except (TypeError, ValueError):
         return False
+    wanted, reason = False, TypeError()
     for signature in signatures:
         wanted = _wants_delivery(signature)
         try:
