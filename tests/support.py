@@ -95,6 +95,13 @@ def has_adders(pool: Any, adders: int = 1) -> bool:
     return len(pool._core.adders) == adders
 
 
+def begin(pool: Any, ending: str, *arguments: float) -> Callable[[], Any]:
+    """Ask for an ending from another thread, and return once it is under way; call the result for its outcome."""
+    outcome = in_thread(lambda: getattr(pool, ending)(*arguments))
+    eventually(lambda: {"stop": "stopping", "drain": "draining"}[ending] in repr(pool))
+    return outcome
+
+
 def run_python(source: str, *, timeout: float = PATIENCE, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a script in a process of its own, with warnings as errors."""
     return subprocess.run(

@@ -160,15 +160,15 @@ class Dispatch(Lanes[K, E], Generic[K, E]):
         if inside:
             return self.submit(key, event, True)
         self.adders[adder] = (key, event)
-        self.limit = 0
+        self.limit = 0  # Until the first that comes when nobody is listed any more: it sets the next one, above.
         return None
 
-    def admit(self) -> bool:
-        """Let adders in, the first first, up to the bound; whether to wake a worker.
+    def has_room(self) -> bool:
+        """Whether to `admit` adders now, if there are any: for the driver to ask after each `take` and `next`."""
+        return self.waiting <= self.half or self.asleep > 0
 
-        The driver calls it after each `take` and `next` where there are adders, and either no more than half of the
-        bound waits or a worker sleeps.
-        """
+    def admit(self) -> bool:
+        """Let adders in, the first first, up to the bound; whether to wake a worker."""
         wake = False
         while self.adders and self.waiting < self.max_backlog and self.state is State.OPEN:
             adder: object = None
@@ -189,16 +189,11 @@ class Dispatch(Lanes[K, E], Generic[K, E]):
                     self.adders[adder] = item
                     self.adders.move_to_end(adder, last=False)
                 raise
-        if not self.adders:
-            self.limit = self.half if self.state is State.OPEN else 0
         return wake
 
     def withdraw(self, adder: object) -> bool:
         """Take an adder off the list; whether it was still on it, and its event not accepted."""
-        listed = self.adders.pop(adder, None) is not None
-        if listed and not self.adders and self.state is State.OPEN:
-            self.limit = self.half
-        return listed
+        return self.adders.pop(adder, None) is not None
 
     def refusal(self, what: str) -> PoolClosed | HandlerError:
         """The error for a call on a pool that is closed: a new one each time."""
@@ -311,9 +306,7 @@ class Dispatch(Lanes[K, E], Generic[K, E]):
         assert self.added == self.handled + self.returned + self.in_flight + self.waiting, "an event was miscounted"
         if self.adders and self.state is State.OPEN:
             assert self.limit == 0, "an adder waits, and others may pass it"
-            assert self.waiting >= self.max_backlog or (self.waiting > self.half and not self.asleep), (
-                "an adder waits although there is room"
-            )
+            assert self.waiting >= self.max_backlog or not self.has_room(), "an adder waits although there is room"
 
     def _close(self) -> list[object]:
         self.limit = 0

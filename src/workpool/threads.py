@@ -327,7 +327,7 @@ class EventWorkerPool(Generic[K, E]):
                 item = core.take(worker)
                 if core.wake():
                     wakeups.put(None)
-                if core.adders and (core.waiting <= core.half or core.asleep):
+                if core.adders and core.has_room():
                     self._admit()
                 mutex.release()
                 while item is not None:
@@ -342,7 +342,7 @@ class EventWorkerPool(Generic[K, E]):
                     if not mutex.acquire(False):
                         self._give_way()
                     item, ended = core.next(worker, key), False
-                    if core.adders and (core.waiting <= core.half or core.asleep):
+                    if core.adders and core.has_room():
                         self._admit()
                     mutex.release()
                     del key  # And here the key, if it is idle now.

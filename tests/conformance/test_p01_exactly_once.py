@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support import PATIENCE, Driver, Gate, eventually, in_thread
+from support import PATIENCE, Driver, Gate, begin, in_thread
 from workpool import EventWorkerPool, PoolClosed
 from workpool.testing import History
 
@@ -55,8 +55,7 @@ def test_a_stop_splits_what_was_accepted_into_handled_and_returned(driver: Drive
     for event in range(20):
         pool.add(event % 5, event)
     gate.wait_inside(2)
-    stopped = in_thread(pool.stop)
-    eventually(lambda: "stopping" in repr(pool))
+    stopped = begin(pool, "stop")
     gate.open.set()
     left = [event for _, event in stopped()]
     assert sorted(handled + left) == list(range(20))

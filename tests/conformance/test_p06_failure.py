@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from support import PATIENCE, Driver, Gate, eventually, has_adders, in_thread
+from support import PATIENCE, Driver, Gate, begin, eventually, has_adders, in_thread
 from workpool import HandlerError
 
 
@@ -134,8 +134,7 @@ def test_a_failure_during_a_stop_returns_its_event_and_raises_nothing(
     pool.add("a", 1)
     pool.add("a", 2)
     gate.wait_inside()
-    stopped = in_thread(lambda: pool.stop(PATIENCE))
-    eventually(lambda: "stopping" in repr(pool))
+    stopped = begin(pool, "stop", PATIENCE)
     gate.open.set()
     assert stopped() == [("a", 1), ("a", 2)]
     assert len(caplog.records) == 1

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from support import PATIENCE, Driver, Gate, eventually, has_adders, in_thread
+from support import PATIENCE, Driver, Gate, begin, eventually, has_adders, in_thread
 from workpool import DrainIncomplete, PoolClosed, StopTimeout
 
 
@@ -43,8 +43,7 @@ def test_drain_refuses_outside_at_once_and_takes_from_handlers_to_the_last(drive
     pool = driver.pool(handle, workers=2, max_backlog=1).start()
     pool.add("first", 0)
     gate.wait_inside()
-    drained = in_thread(lambda: pool.drain(PATIENCE))
-    eventually(lambda: "draining" in repr(pool))
+    drained = begin(pool, "drain", PATIENCE)
     with pytest.raises(PoolClosed, match="it is draining"):
         pool.add("a", 9)
     with pytest.raises(PoolClosed):
@@ -74,8 +73,7 @@ def test_stop_finishes_what_is_in_flight_and_returns_the_rest_in_order(driver: D
         pool.add(key, event)
         if event == 0:
             gate.wait_inside()
-    stopped = in_thread(lambda: pool.stop(PATIENCE))
-    eventually(lambda: "stopping" in repr(pool))
+    stopped = begin(pool, "stop", PATIENCE)
     gate.open.set()
     left = stopped()
     assert left == [("a", 2), ("a", 4), ("b", 1), ("b", 3)]
@@ -161,10 +159,8 @@ def test_a_stop_ends_a_drain_that_waits_and_the_drain_says_so(driver: Driver) ->
     pool.add("a", 1)
     pool.add("a", 2)
     gate.wait_inside()
-    drained = in_thread(lambda: pool.drain(PATIENCE))
-    eventually(lambda: "draining" in repr(pool))
-    stopped = in_thread(lambda: pool.stop(PATIENCE))
-    eventually(lambda: "stopping" in repr(pool))
+    drained = begin(pool, "drain", PATIENCE)
+    stopped = begin(pool, "stop", PATIENCE)
     gate.open.set()
     assert stopped() == [("a", 2)]
     with pytest.raises(DrainIncomplete, match="was stopped with 1 events left"):
@@ -206,8 +202,7 @@ def test_a_block_whose_pool_was_stopped_inside_ends_quietly(driver: Driver) -> N
         pool.add("a", 1)
         pool.add("a", 2)
         gate.wait_inside()
-        stopped = in_thread(lambda: pool.stop(PATIENCE))
-        eventually(lambda: "stopping" in repr(pool))
+        stopped = begin(pool, "stop", PATIENCE)
         gate.open.set()
     assert stopped() == [("a", 2)]
 

@@ -187,7 +187,7 @@ def chosen(world: World, worker: int, item: tuple[str, int] | None) -> World:
         assert not any(held and held[0] == item[0] for held in world.holding), f"{item[0]} is claimed twice"
         next_event = bump(next_event, at)
     wakeups, added = world.wakeups, world.added
-    if core.adders and (core.waiting <= core.half or core.asleep):
+    if core.adders and core.has_room():
         wakeups += core.admit()
         for adder in core.admitted:
             added = bump(added, names_of(len(added)).index(str(adder)[-1]))

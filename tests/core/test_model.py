@@ -40,7 +40,7 @@ class DispatchMachine(RuleBasedStateMachine):
 
     def admit(self) -> None:
         """What the driver does after each choice."""
-        if self.core.adders and (self.core.waiting <= self.core.half or self.core.asleep):
+        if self.core.adders and self.core.has_room():
             self.core.admit()
             self.core.admitted.clear()
         if self.bound is None or self.closed:
