@@ -3,13 +3,9 @@
 The core decides; this module waits, wakes and calls. Its rules:
 
 - *One mutex* around each step of the core, never around the handler, a log record or the release of an event.
-- *Giving way, not queueing up, at the mutex.* A thread that finds it taken gives up the interpreter and looks again.
-  To sleep in the mutex instead would hand it from thread to thread at each event, with a context switch each time (a
-  lock convoy): 2 to 4 times as long per event, and the longer the more workers.
-- *No step is left half made* (P11). The mutex knows its owner, so a call that finds its own thread inside raises. An
-  exception between any two lines is undone, or the step completed, before the mutex is free again: hence `try` around
-  explicit calls rather than `with`, whose exit an exception can skip, and hence here and there two facts that must not
-  come apart in one assignment.
+  What is in `mutex.py` is written out in the two places that each event passes, `_add` and `_work`.
+- *No step is left half made* (P11). An exception between any two lines is undone, or the step completed, before the
+  mutex is free again: hence here and there two facts that must not come apart in one assignment.
 - *Waiting is done in C*, in a `SimpleQueue`: `threading.Event` and `Condition` are Python, and a signal between two of
   their lines leaves them broken.
 - *A wake-up may be sent twice, never lost*: a worker that wakes for nothing goes back to sleep.
@@ -20,9 +16,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import sys
 import threading
-import time
 import traceback
 import weakref
 from collections.abc import Callable
@@ -30,13 +24,14 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import get_ident
 from types import TracebackType
-from typing import Any, Generic, NoReturn, ParamSpec, Protocol, Self, TypeVar, cast
+from typing import Any, Generic, NoReturn, ParamSpec, Self, TypeVar, cast
 
 from workpool.arguments import count, require_hashable, seconds
 from workpool.dispatch import Dispatch, State, Stats
 from workpool.errors import DrainIncomplete, PoolFull, StopTimeout, WorkpoolError, describe
 from workpool.handlers import Delivery, takes_delivery
 from workpool.lanes import E, K
+from workpool.mutex import Forked, give_way, make_mutex, require_outside, step
 
 __all__ = ["EventWorkerPool"]
 
@@ -86,7 +81,7 @@ class EventWorkerPool(Generic[K, E]):
         if not isinstance(name, str):
             raise TypeError(f"name must be a string, and {name!r} is not")
         self._core: Dispatch[K, E] = Dispatch(bound, name)
-        self._mutex = cast("_Mutex", threading.RLock())
+        self._mutex = make_mutex()
         self._wakeups: SimpleQueue[None] = SimpleQueue()
         self._starter: object = None
         """Stands for the call of `start` that started the pool."""
@@ -268,12 +263,11 @@ class EventWorkerPool(Generic[K, E]):
         if timeout is not None:
             timeout = seconds(timeout)
         mutex, core = self._mutex, self._core
-        if mutex._is_owned():
-            raise RuntimeError(_INSIDE)
+        require_outside(mutex)
         gate = None
         try:
             if not mutex.acquire(False):
-                self._give_way()
+                give_way(mutex)
             wake = core.submit(key, event)
             if undecided := wake is None:
                 gate = SimpleQueue[None]() if waits else None
@@ -288,7 +282,7 @@ class EventWorkerPool(Generic[K, E]):
         except BaseException as error:
             try:
                 if not mutex._is_owned():
-                    self._give_way()
+                    give_way(mutex)
                 if gate is not None:
                     core.withdraw(gate)
                     core.refused.pop(gate, None)
@@ -323,7 +317,7 @@ class EventWorkerPool(Generic[K, E]):
             while not core.finished:
                 wakeups.get()
                 if not mutex.acquire(False):
-                    self._give_way()
+                    give_way(mutex)
                 item = core.take(worker)
                 if core.wake():
                     wakeups.put(None)
@@ -340,7 +334,7 @@ class EventWorkerPool(Generic[K, E]):
                     if self._mutex is not mutex:
                         return  # The handler forked, and this is the child: what waits is the parent's.
                     if not mutex.acquire(False):
-                        self._give_way()
+                        give_way(mutex)
                     item, ended = core.next(worker, key), False
                     if core.adders and core.has_room():
                         self._admit()
@@ -350,7 +344,7 @@ class EventWorkerPool(Generic[K, E]):
             if self._mutex is not mutex:
                 raise  # As below, in a child that the handler forked.
             if not mutex._is_owned():
-                self._give_way()
+                give_way(mutex)
             key = core.holds[worker]
             self._tell(core.fail(worker, None if ended else item, error, ended))
             mutex.release()
@@ -362,31 +356,9 @@ class EventWorkerPool(Generic[K, E]):
             if self._mutex is mutex:
                 self._leave(worker)
 
-    def _give_way(self) -> None:
-        """Take the mutex by looking again and again, with the interpreter given up in between."""
-        acquire = self._mutex.acquire
-        if _GIL:
-            for _ in range(1000):
-                if acquire(False):
-                    return
-                time.sleep(0)
-        acquire()
-
     def _step(self, transition: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
         """Make one step of the core, alone and whole."""
-        mutex = self._mutex
-        if mutex._is_owned():
-            raise RuntimeError(_INSIDE)
-        try:
-            if not mutex.acquire(False):
-                self._give_way()
-            result = transition(*args, **kwargs)
-            mutex.release()
-            return result
-        except BaseException:
-            if mutex._is_owned():
-                mutex.release()
-            raise
+        return step(self._mutex, transition, *args, **kwargs)
 
     # Steps: each is called with the mutex taken.
 
@@ -515,31 +487,6 @@ class EventWorkerPool(Generic[K, E]):
             traceback.print_exc()  # The event is accepted, and logging that is broken cannot make its add raise.
 
 
-_INSIDE = "this thread is inside the pool already: a signal handler, a __del__ or a key's methods must not call it"
-_GIL: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
-
-
-class _Mutex(Protocol):
-    """A lock that knows its owner, as `threading.RLock` does: taking it and being its owner are one fact."""
-
-    def acquire(self, blocking: bool = True) -> bool: ...
-    def release(self) -> None: ...
-    def _is_owned(self) -> bool: ...
-
-
-class _Forked:
-    """Stands in for the mutex in a forked child, where no worker exists: every call takes it, and raises."""
-
-    def acquire(self, blocking: bool = True) -> bool:  # noqa: ARG002
-        raise RuntimeError("this pool belongs to the parent process: its threads are not here after a fork")
-
-    def release(self) -> None:
-        self.acquire()
-
-    def _is_owned(self) -> bool:
-        return self.acquire()
-
-
 _pools: weakref.WeakSet[EventWorkerPool[Any, Any]] = weakref.WeakSet()
 _running: dict[EventWorkerPool[Any, Any], None] = {}
 """The pools that have workers, in the order of their starts."""
@@ -559,7 +506,7 @@ def _disown() -> None:
     """Make every pool of the parent useless in a forked child, and idle for the thread that forked."""
     _running.clear()
     for pool in list(_pools):
-        pool._mutex = _Forked()
+        pool._mutex = Forked()
         pool._unstarted.detach()
 
 

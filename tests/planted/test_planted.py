@@ -190,7 +190,7 @@ BUGS = [
     Bug(
         "an add inside the pool let in",
         "threads.py",
-        "        if mutex._is_owned():\n            raise RuntimeError(_INSIDE)\n        gate = None\n",
+        "        require_outside(mutex)\n        gate = None\n",
         "        gate = None\n",
         "threads/test_p11_reentry.py",
     ),
@@ -205,7 +205,7 @@ BUGS = [
     Bug(
         "usable after a fork",
         "threads.py",
-        "        pool._mutex = _Forked()\n",
+        "        pool._mutex = Forked()\n",
         "        pass\n",
         "threads/test_p12_process.py",
     ),

@@ -111,12 +111,12 @@ def test_threads_are_named_after_their_pool() -> None:
 
 def test_the_mutex_is_taken_by_giving_way_and_in_the_end_by_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where giving way does not help (its holder is not scheduled, or there is no GIL), a thread queues up."""
-    from workpool import threads
+    from workpool import mutex
 
     pool: EventWorkerPool[str, int] = EventWorkerPool(print)
-    monkeypatch.setattr("workpool.threads.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("workpool.mutex.time.sleep", lambda seconds: None)
     for gil in (True, False):
-        monkeypatch.setattr(threads, "_GIL", gil)
+        monkeypatch.setattr(mutex, "_GIL", gil)
         pool._mutex.acquire()
         adding = in_thread(lambda: pool.add("a", 1))
         reached = threading.Event()
