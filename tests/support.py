@@ -45,6 +45,21 @@ class Gate:
             assert self.inside.acquire(timeout=PATIENCE), "the handler was never called"
 
 
+class Told:
+    """A key, an event or the text of an error, that is told by code of the user's."""
+
+    def __init__(self, tell: Callable[[], object]) -> None:
+        self.tell = tell
+
+    def __repr__(self) -> str:
+        return f"told {self.tell()}"
+
+
+def no_text() -> object:
+    """Tells nothing."""
+    raise OSError("no text")
+
+
 def wait(event: threading.Event) -> None:
     """Wait for what must happen."""
     assert event.wait(PATIENCE), "it did not happen"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import workpool as library
 from cli.command import PODS, ROOT, counts, environment, workpool
 from support import PATIENCE
 
@@ -21,6 +22,24 @@ def python(*args: object) -> subprocess.CompletedProcess[str]:
         [sys.executable, *map(str, args)],
         capture_output=True, text=True, timeout=PATIENCE, check=False, env=environment(),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("handler", "options"),
+    [("handle(event)", ["--allow-untyped-defs"]), ("handle(event: dict[str, str]) -> None", [])],
+    ids=["as it stands", "with a handler that is typed"],
+)
+def test_the_ten_lines_of_the_readme_are_well_typed(
+    handler: str, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mypy")
+    monkeypatch.setenv("MYPYPATH", str(Path(library.__file__).parent.parent))
+    block = (ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    assert "handle(event)" in block
+    example = tmp_path / "example.py"
+    example.write_text("stream: list[dict[str, str]] = []\n" + block.replace("handle(event)", handler))
+    done = python("-m", "mypy", "--strict", "--config-file=", "--cache-dir", tmp_path / "cache", *options, example)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def check_table(text: str) -> None:

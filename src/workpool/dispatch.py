@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import enum
 import sys
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any, Generic
@@ -219,16 +219,17 @@ class Dispatch(Lanes[K, E], Generic[K, E]):
 
     def drain(self) -> list[object]:
         """Refuse adds from outside, and go on until nothing is left. Returns the adders to tell."""
+        adders = self._close()  # First: cut after this, an open pool only weighs again.
         if self.state is State.OPEN:
             self.state = State.DRAINING
-        return self._close()
+        return adders
 
     def stop(self) -> list[object]:
         """Refuse every add and choose nothing more. Returns the adders to tell."""
+        adders = self._close()
         if self.state is not State.ENDED:
-            self.state = State.STOPPING
-            self.serving = False
-        return self._close()
+            self.state, self.serving = State.STOPPING, False
+        return adders
 
     def fail(self, worker: int, item: tuple[K, E] | None, error: BaseException, ended: bool = False) -> list[object]:
         """Stop for a worker that cannot go on.
@@ -266,8 +267,8 @@ class Dispatch(Lanes[K, E], Generic[K, E]):
         """Hand what is left over to `left`. No worker is there any more. Any number of calls."""
         if self.state is State.ENDED:
             return
-        self.left = self.hand_over()
-        self.returned += len(self.left)
+        self.left = self.left or self.unhandled()  # Where a first call was cut here, a second one goes on.
+        self.lanes, self.ready, self.waiting, self.returned = {}, deque(), 0, len(self.left)
         self.state = State.ENDED
 
     # Seen from outside.

@@ -178,7 +178,7 @@ class Lanes(Generic[K, E]):
             self.asleep += 1
             if not lanes:
                 self.lanes = {}  # A dict that grew never shrinks by itself.
-            return None
+            return item  # Not None, which is the same here: the return of a constant is outside the try.
         except BaseException:
             self.waiting, self.in_flight, self.handled = waiting, in_flight, handled
             if item is not None:
@@ -197,14 +197,6 @@ class Lanes(Generic[K, E]):
         self.holds[worker] = NOTHING
         self.in_flight -= 1
         self.handled += 1
-
-    def hand_over(self) -> list[tuple[K, E]]:
-        """Empty the lanes of all that waits, and return it as `unhandled` does. Nothing may be in flight."""
-        left = self.unhandled()
-        self.lanes = {}
-        self.ready.clear()
-        self.waiting -= len(left)
-        return left
 
     def unhandled(self) -> list[tuple[K, E]]:
         """The events that wait, in order within each key. Calls no key's `__hash__` and no `__eq__`."""

@@ -110,7 +110,7 @@ class EventWorkerPool(Generic[K, E]):
             self._step(self._enlist, me, number)
             for worker in range(number):
                 name = f"workpool-{self._core.name}-{worker}"
-                threading.Thread(target=self._work, args=(worker,), name=name, daemon=True).start()
+                threading.Thread(target=self._live, args=(worker,), name=name, daemon=True).start()
         except BaseException:
             if self._starter is me:
                 self._step(self._write_off)
@@ -305,14 +305,22 @@ class EventWorkerPool(Generic[K, E]):
         if refusal is not None:
             raise refusal
 
+    def _live(self, worker: int) -> None:
+        """One worker's life: it comes, works, and leaves whatever happens."""
+        try:
+            if self._step(self._arrive, worker):
+                self._work(worker)
+            self._leave(worker)
+        except BaseException:
+            self._leave(worker)  # Once more, where it was cut short: each part of it may be done twice.
+            raise
+
     def _work(self, worker: int) -> None:
-        """One worker's life: sleep, take, handle, next, until the pool is finished."""
+        """Sleep, take, handle, next, until the pool is finished."""
         core, mutex, wakeups, handler = self._core, self._mutex, self._wakeups, self._handler
         takes_delivery = self._takes_delivery
         item: tuple[K, E] | None = None
         ended = False  # The event was handled, and its key is not passed on yet.
-        if not self._step(self._arrive, worker):
-            return
         try:
             while not core.finished:
                 wakeups.get()
@@ -352,9 +360,6 @@ class EventWorkerPool(Generic[K, E]):
                 "pool %r: the handler of key %s raised at attempt 1, and the pool stops",
                 core.name, describe(key), exc_info=error,
             )  # fmt: skip
-        finally:
-            if self._mutex is mutex:
-                self._leave(worker)
 
     def _step(self, transition: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
         """Make one step of the core, alone and whole."""
@@ -431,16 +436,12 @@ class EventWorkerPool(Generic[K, E]):
             )
         self._tell(core.stop())
         self._unstarted.detach()
-        self._all_left()
+        if core.state is not State.ENDED:
+            self._all_left()
 
     def _leave(self, worker: int) -> None:
-        try:
-            self._depart(worker)
-        except BaseException:
-            self._depart(worker)  # Once more, where it was cut short: each part of it may be done twice.
-            raise
-
-    def _depart(self, worker: int) -> None:
+        if isinstance(self._mutex, Forked):
+            return  # The handler forked, and in the child there is nobody to leave.
         last = self._step(self._core.leave, worker)
         self._wakeups.put(None)  # The next that sleeps may leave too.
         if last:
@@ -464,15 +465,24 @@ class EventWorkerPool(Generic[K, E]):
         try:
             with suppress(Empty):
                 self._ended.get(timeout=timeout)
-        finally:
-            if over := not self._core.workers and (self._starter is not None or self._core.state is State.ENDED):
-                self._ended.put(None)  # For the next that waits.
+            over = self._pass_on()
+        except BaseException:
+            self._pass_on()  # Once more, where it was cut short.
+            raise
         if not over:
             return False
         self._step(self._core.end)
         for thread in self._threads.values():
             thread.join()
         return True
+
+    def _pass_on(self) -> bool:
+        """Whether the pool is at its end, which the next that waits is told of then."""
+        core = self._core
+        over = not core.workers and (self._starter is not None or core.state is State.ENDED)
+        if over:
+            self._ended.put(None)
+        return over
 
     def _warn(self) -> None:
         crowd, self._core.warning = self._core.warning, None

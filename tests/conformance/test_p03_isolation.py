@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import threading
 from functools import partial
 
 import pytest
 
-from support import PATIENCE, Driver, Gate, eventually, has_handled
+from support import PATIENCE, Driver, Gate, Told, eventually, has_adders, has_handled, in_thread, no_text
 from workpool import PoolFull
 
 
@@ -113,4 +114,91 @@ def test_half_of_the_bound_behind_slow_keys_is_warned_of_once(
         "10 of those that wait are behind key 'slow', which is in flight"
     )
     gate.open.set()
+    pool.drain(PATIENCE)
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_warning_and_a_full_pool_name_the_key_whatever_its_text_does(
+    driver: Driver, silent: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may raise, and it may call the pool: it is user code, and none runs under a lock."""
+    gate = Gate()
+    pool = driver.pool(gate, workers=1, max_backlog=2).start()
+    slow = Told(no_text if silent else lambda: pool.stats().in_flight)
+    key = "<Told whose repr raised OSError>" if silent else "told 1"
+    pool.add(slow, 0)
+    gate.wait_inside()
+    pool.add(slow, 1)
+    pool.add(slow, 2)
+    [record] = caplog.records
+    assert record.getMessage().endswith(f"1 of them behind key {key}")
+    with pytest.raises(PoolFull, match=f"behind key {key}, which is in flight"):
+        pool.add_nowait("other", 3)
+    with pytest.raises(TimeoutError, match=f"behind key {key}, which is in flight; given up after 0 s"):
+        pool.add("other", 3, timeout=0)
+    gate.open.set()
+    pool.drain(PATIENCE)
+    assert pool.stats().handled == 3
+
+
+def test_a_warning_that_cannot_be_logged_is_no_error_of_its_add(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The event is accepted, and an add that raises has not accepted."""
+
+    def broken(record: logging.LogRecord) -> bool:
+        raise OSError("a filter that is broken")
+
+    monkeypatch.setattr(logging.getLogger("workpool"), "filters", [broken])
+    gate = Gate()
+    pool = driver.pool(gate, workers=1, max_backlog=2).start()
+    pool.add("slow", 0)
+    gate.wait_inside()
+    pool.add("slow", 1)
+    pool.add("slow", 2)
+    assert pool.stats().added == 3
+    assert "a filter that is broken" in capsys.readouterr().err
+    gate.open.set()
+    pool.drain(PATIENCE)
+
+
+def test_an_add_that_waits_goes_on_when_a_worker_has_taken_what_filled_the_pool(driver: Driver) -> None:
+    """Not when an event has ended: here none does."""
+    gate = Gate()
+    handled: list[object] = []
+    pool = driver.pool(lambda event: gate(event) if event == "slow" else handled.append(event), max_backlog=1)
+    pool.add("slow", "slow")
+    adding = in_thread(lambda: pool.add("quick", "quick"))
+    eventually(partial(has_adders, pool))
+    pool.start(4)
+    adding()
+    eventually(partial(has_handled, pool, 1))
+    assert handled == ["quick"]
+    gate.open.set()
+    pool.drain(PATIENCE)
+
+
+@pytest.mark.parametrize("bound", [1, 8])
+def test_an_add_that_waits_goes_on_as_soon_as_there_is_room_and_an_idle_worker(driver: Driver, bound: int) -> None:
+    """A slow key fills the bound; when one of its events has ended there is room, and its next one is in flight."""
+    steps, inside = threading.Semaphore(0), threading.Semaphore(0)
+    handled: list[object] = []
+
+    def handle(event: object) -> None:
+        if event == "slow":
+            inside.release()
+            assert steps.acquire(timeout=PATIENCE)
+        handled.append(event)
+
+    pool = driver.pool(handle, workers=4, max_backlog=bound).start()
+    for number in range(1 + bound):
+        pool.add("slow", "slow")
+        assert number or inside.acquire(timeout=PATIENCE)
+    adding = in_thread(lambda: pool.add("quick", "quick"))
+    eventually(partial(has_adders, pool))
+    steps.release()
+    adding()
+    eventually(partial(has_handled, pool, 2))
+    assert handled == ["slow", "quick"]
+    steps.release(bound)
     pool.drain(PATIENCE)

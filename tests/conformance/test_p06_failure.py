@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from support import PATIENCE, Driver, Gate, begin, eventually, has_adders, in_thread
+from support import PATIENCE, Driver, Gate, Told, begin, eventually, has_adders, in_thread, no_text
 from workpool import HandlerError
 
 
@@ -84,6 +84,35 @@ def test_it_is_logged_once_with_key_attempt_and_traceback(driver: Driver, caplog
     assert record.getMessage() == "pool 'orders': the handler of key 'a' raised at attempt 1, and the pool stops"
     assert "ValueError: cannot handle 1" in caplog.text
     assert "explode" in caplog.text
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_it_is_told_whatever_the_texts_of_key_and_error_do(
+    driver: Driver, silent: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They may raise, and they may call the pool: they are user code, and none runs under a lock."""
+
+    class Failed(Exception):
+        def __str__(self) -> str:
+            return repr(Told(tell))
+
+    def tell() -> object:
+        return no_text() if silent else pool.stats().added
+
+    def handle(event: object) -> None:
+        raise Failed
+
+    pool = driver.pool(handle, workers=1, name="orders").start()
+    pool.add(Told(tell), 1)
+    eventually(lambda: "ended" in repr(pool))
+    key, text = ("<Told whose repr raised OSError>", "<Failed whose str raised OSError>") if silent else ["told 1"] * 2
+    for call in (pool.drain, pool.stop, lambda: pool.add("a", 2)):
+        with pytest.raises(HandlerError) as caught:
+            call()
+        assert str(caught.value) == f"pool 'orders' failed: the handler of key {key} raised Failed: {text}"
+    [record] = caplog.records
+    assert record.getMessage() == f"pool 'orders': the handler of key {key} raised at attempt 1, and the pool stops"
+    assert pool.stats().returned == 1
 
 
 def test_leaving_the_block_raises_it(driver: Driver) -> None:

@@ -155,3 +155,42 @@ def test_a_producer_much_faster_than_the_pool_is_held_to_the_bound(driver: Drive
         pool.add(event % 5, event)
     pool.drain(PATIENCE)
     assert most <= 10
+
+
+def test_who_adds_a_key_that_cannot_be_hashed_to_a_full_pool_hears_of_it_at_once(driver: Driver) -> None:
+    gate = Gate()
+    pool = full_pool(driver, gate)
+    for add in (pool.add, pool.add_nowait):
+        with pytest.raises(TypeError, match=r"a key must be hashable, and \[\] is not"):
+            add([], 9)
+    assert has_adders(pool, 0)
+    gate.open.set()
+    pool.drain(PATIENCE)
+    assert pool.stats().added == pool.stats().handled == 3
+
+
+@pytest.mark.parametrize("error", [OSError("broken"), TypeError("broken")])
+def test_a_key_that_raises_when_it_is_let_in_is_its_adders_alone(driver: Driver, error: Exception) -> None:
+    """The worker that compares it goes on, and so do those who wait behind it."""
+
+    class Key:
+        def __hash__(self) -> int:
+            return hash("held")
+
+        def __eq__(self, other: object) -> bool:
+            raise error
+
+    gate = Gate()
+    pool = full_pool(driver, gate, 4)
+    adders = []
+    for key in ("before", Key(), "after"):
+        adders.append(in_thread(partial(pool.add, key, 9)))
+        eventually(partial(has_adders, pool, len(adders)))
+    gate.open.set()
+    before, broken, after = adders
+    before()
+    with pytest.raises(type(error), match="broken"):
+        broken()
+    after()
+    pool.drain(PATIENCE)
+    assert pool.stats().added == pool.stats().handled == 7

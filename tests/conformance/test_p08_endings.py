@@ -53,6 +53,28 @@ def test_drain_refuses_outside_at_once_and_takes_from_handlers_to_the_last(drive
     assert handled == list(range(6))
 
 
+def test_what_the_last_handler_of_a_drain_adds_finds_every_worker(driver: Driver) -> None:
+    """One that waits for nothing, while a handler may still add, has not left."""
+    gate = Gate()
+    together = threading.Barrier(2)
+
+    def handle(event: str) -> None:
+        if event == "last":
+            gate(event)
+            pool.add("left", "pair")
+            pool.add("right", "pair")
+        else:
+            together.wait(PATIENCE)
+
+    pool = driver.pool(handle, workers=2).start()
+    pool.add("a", "last")
+    gate.wait_inside()
+    drained = begin(pool, "drain", PATIENCE)
+    gate.open.set()
+    drained()
+    assert pool.stats().handled == 3
+
+
 def test_drain_with_a_time_out_says_so_and_goes_on(driver: Driver) -> None:
     gate = Gate()
     pool = driver.pool(gate, workers=1).start()
@@ -141,7 +163,7 @@ def test_endings_are_idempotent_and_may_come_from_any_thread(driver: Driver) -> 
     for event in range(6):
         pool.add(event, event)
     gate.wait_inside(2)
-    calls = [in_thread(lambda: pool.stop(PATIENCE)) for _ in range(5)]
+    calls = [in_thread(pool.stop) for _ in range(5)]
     eventually(lambda: "stopping" in repr(pool))
     gate.open.set()
     results = [done() for done in calls]
@@ -185,15 +207,20 @@ def test_a_block_drains_and_an_exception_in_it_stops(driver: Driver) -> None:
     assert handled == list(range(100))
 
     gate = Gate()
+
+    def open_when_stopping() -> None:
+        eventually(lambda: "stopping" in repr(pool))
+        gate.open.set()
+
     with pytest.raises(LookupError) as caught, driver.pool(gate, workers=1) as pool:  # noqa: PT012
         pool.add("a", 1)
         pool.add("a", 2)
         gate.wait_inside()
-        gate.open.set()
+        opened = in_thread(open_when_stopping)
         raise LookupError
-    assert len(pool.left) <= 1
-    if pool.left:
-        assert caught.value.__notes__ == ["pool 'default' was stopped with 1 events left"]
+    assert pool.left == [("a", 2)]
+    assert caught.value.__notes__ == ["pool 'default' was stopped with 1 events left"]
+    opened()
 
 
 def test_a_block_whose_pool_was_stopped_inside_ends_quietly(driver: Driver) -> None:
@@ -212,6 +239,14 @@ def test_a_block_takes_a_pool_that_has_started(driver: Driver) -> None:
     with driver.pool(handled.append).start(3) as pool:
         pool.add("a", 1)
     assert handled == [1]
+
+
+def test_a_block_takes_no_pool_that_has_ended(driver: Driver) -> None:
+    for started in (True, False):
+        pool = driver.pool(print).start() if started else driver.pool(print)
+        pool.stop()
+        with pytest.raises(PoolClosed, match="pool 'default' cannot be entered: it is ended"), pool:
+            raise AssertionError("it was entered")
 
 
 def test_a_pool_that_never_started_gives_its_events_back(driver: Driver) -> None:

@@ -99,6 +99,19 @@ class TestBackPressure:
         assert list(core.adders) == ["second", "third", "late"]
         core.check_invariants()
 
+    def test_adders_are_let_in_together(self) -> None:
+        core = started(4)
+        for event in range(4):
+            add(core, "a", event)
+        for name in ("first", "second", "third"):
+            add(core, name, name, adder=name)
+        core.take(0)
+        core.next(0, "a")
+        assert core.waiting == core.half == 2
+        core.admit()
+        assert core.admitted == ["first", "second"]
+        core.check_invariants()
+
     def test_an_adder_that_gives_up_has_added_nothing(self) -> None:
         core = started(1)
         add(core, "a", 1)
@@ -259,6 +272,15 @@ class TestBackPressure:
             add(core, "slow", event)
         assert core.warning is None, "it is said once"
 
+    def test_half_of_the_bound_may_wait_behind_several_keys(self) -> None:
+        core = started(8, workers=2)
+        for key in ("slow", "slower"):
+            add(core, key, 0)
+        core.take(0), core.take(1)
+        for key in ("slow", "slower", "slower", "slow", "other"):
+            add(core, key, 1)
+        assert core.warning == Crowd("slow", 2, 4)
+
     def test_no_warning_where_events_wait_for_workers_only(self) -> None:
         core = started(8, workers=1)
         for event in range(8):
@@ -266,6 +288,19 @@ class TestBackPressure:
         assert core.warning is None
 
     def test_a_key_that_grows_after_half_is_seen_at_a_later_look(self) -> None:
+        """Long before the pool is full: at each eighth of the bound."""
+        core = started(16, workers=2)
+        add(core, "slow", 0)
+        core.take(0)
+        for event in range(4):
+            add(core, f"other{event}", event)
+        for event in range(8):
+            add(core, "slow", event)
+        assert core.warning is None
+        add(core, "slow", 8)
+        assert core.warning == Crowd("slow", 8, 8)
+
+    def test_a_key_that_grows_to_the_last_is_seen_when_the_pool_is_full(self) -> None:
         core = started(16, workers=2)
         add(core, "slow", 0)
         core.take(0)
@@ -284,6 +319,7 @@ class TestEndings:
         add(core, "a", 1)
         core.take(0)
         assert core.drain() == []
+        assert not core.finished, "its handler may still add"
         with pytest.raises(PoolClosed, match="pool 'p' takes no more events: it is draining"):
             add(core, "a", 2)
         assert add(core, "a", 3, inside=True) is False

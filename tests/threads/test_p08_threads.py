@@ -2,37 +2,42 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 
 import pytest
 
-from support import PATIENCE, Gate, eventually, in_thread
+from support import PATIENCE, Gate, eventually, in_thread, wait
 from workpool import EventWorkerPool, StopTimeout
+from workpool.mutex import give_way
+
+
+def worker_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("workpool")]
 
 
 @pytest.mark.parametrize("ending", ["drain", "stop"])
 def test_an_ending_returns_when_the_last_thread_has_ended(ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not when it has counted itself out, which it does shortly before."""
-    almost, go_on, returned = threading.Event(), threading.Event(), threading.Event()
-    leave = EventWorkerPool._leave
+    """Not when it has counted itself out, which it does shortly before: here it ends only once it is waited for."""
+    awaited = threading.Event()
+    leave, join = EventWorkerPool._leave, threading.Thread.join
 
     def leave_slowly(pool: EventWorkerPool[str, int], worker: int) -> None:
         leave(pool, worker)
-        almost.set()
-        assert go_on.wait(PATIENCE)
+        wait(awaited)
+
+    def tell_and_join(thread: threading.Thread, timeout: float | None = None) -> None:
+        awaited.set()
+        join(thread, timeout)
 
     monkeypatch.setattr(EventWorkerPool, "_leave", leave_slowly)
+    monkeypatch.setattr(threading.Thread, "join", tell_and_join)
     pool = EventWorkerPool[str, int](print, workers=1).start()
-
-    def end() -> None:
-        getattr(pool, ending)()
-        returned.set()
-
-    ended = in_thread(end)
-    assert almost.wait(PATIENCE)
-    assert not returned.wait(0.1)
-    go_on.set()
-    ended()
+    [thread] = worker_threads()
+    getattr(pool, ending)()
+    alive = thread.is_alive()
+    awaited.set()
+    assert not alive
 
 
 def test_asking_for_the_end_again_and_again_piles_up_nothing() -> None:
@@ -48,24 +53,32 @@ def test_asking_for_the_end_again_and_again_piles_up_nothing() -> None:
             pool.stop(0)
     assert pool._wakeups.qsize() <= 1
     gate.open.set()
-    pool.stop(PATIENCE)
+    for ended in (pool, EventWorkerPool[str, int](print)):
+        for _ in range(10):
+            ended.stop()
+        assert ended._wakeups.qsize() + ended._ended.qsize() <= 3
 
 
-def test_where_a_thread_cannot_be_started_those_that_were_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [0, 3])
+def test_where_a_thread_cannot_be_started_those_that_were_are_ended(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     started: list[threading.Thread] = []
     start = threading.Thread.start
 
-    def start_three(thread: threading.Thread) -> None:
-        if thread.name.startswith("workpool") and len(started) == 3:
-            raise RuntimeError("can't start new thread")
-        started.append(thread)
+    def start_some(thread: threading.Thread) -> None:
+        if thread.name.startswith("workpool"):
+            if len(started) == number:
+                raise RuntimeError("can't start new thread")
+            started.append(thread)
         start(thread)
 
-    monkeypatch.setattr(threading.Thread, "start", start_three)
+    monkeypatch.setattr(threading.Thread, "start", start_some)
     pool: EventWorkerPool[str, int] = EventWorkerPool(print, workers=5)
     pool.add("a", 1)
     with pytest.raises(RuntimeError, match="can't start new thread"):
-        pool.start()
+        in_thread(pool.start)()
+    assert len(started) == number
     assert not any(thread.is_alive() for thread in started)
     stats = pool.stats()
     assert stats.handled + len(pool.left) == 1
@@ -75,7 +88,7 @@ def test_an_interrupted_start_leaves_no_thread_and_returns_every_event(monkeypat
     """Ctrl-C while `start` waits for a thread to come up: it does come up, and finds that it is not waited for."""
     late = threading.Event()
     threads: list[threading.Thread] = []
-    start, work = threading.Thread.start, EventWorkerPool._work
+    start, live = threading.Thread.start, EventWorkerPool._live
 
     def start_and_interrupt(thread: threading.Thread) -> None:
         start(thread)
@@ -84,12 +97,12 @@ def test_an_interrupted_start_leaves_no_thread_and_returns_every_event(monkeypat
             if len(threads) == 2:
                 raise KeyboardInterrupt
 
-    def work_late(pool: EventWorkerPool[str, int], worker: int) -> None:
+    def live_late(pool: EventWorkerPool[str, int], worker: int) -> None:
         assert worker == 0 or late.wait(PATIENCE)
-        work(pool, worker)
+        live(pool, worker)
 
     monkeypatch.setattr(threading.Thread, "start", start_and_interrupt)
-    monkeypatch.setattr(EventWorkerPool, "_work", work_late)
+    monkeypatch.setattr(EventWorkerPool, "_live", live_late)
     pool = EventWorkerPool[str, int](print, workers=4)
     pool.add("a", 1)
     with pytest.raises(KeyboardInterrupt):
@@ -100,28 +113,110 @@ def test_an_interrupted_start_leaves_no_thread_and_returns_every_event(monkeypat
     for thread in threads:
         thread.join(PATIENCE)
         assert not thread.is_alive()
+    assert set(pool._threads) <= {0}, "a thread came in that is not waited for"
     assert pool.stop() == pool.left
 
 
 def test_threads_are_named_after_their_pool() -> None:
     with EventWorkerPool(print, workers=2, name="orders"):
-        names = sorted(thread.name for thread in threading.enumerate() if thread.name.startswith("workpool"))
+        names = sorted(thread.name for thread in worker_threads())
     assert names == ["workpool-orders-0", "workpool-orders-1"]
 
 
-def test_the_mutex_is_taken_by_giving_way_and_in_the_end_by_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where giving way does not help (its holder is not scheduled, or there is no GIL), a thread queues up."""
-    from workpool import mutex
+def test_a_thread_that_has_the_number_of_a_worker_that_left_is_no_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system gives the number of a thread that has ended to the next one."""
+    numbers: list[int] = []
+    pool = EventWorkerPool[str, int](lambda event: numbers.append(threading.get_ident()), workers=1).start()
+    pool.add("a", 1)
+    pool.drain(PATIENCE)
+    monkeypatch.setattr("workpool.threads.get_ident", numbers.pop)
+    assert pool.stop() is pool.left
 
+
+def test_a_stop_that_gives_up_as_the_pool_ends_returns_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its time is over, and before it looks at what is left, the last worker leaves."""
+    gate = Gate()
+    pool = EventWorkerPool[str, int](gate, workers=1).start()
+    pool.add("a", 1)
+    pool.add("a", 2)
+    gate.wait_inside()
+    end = EventWorkerPool._wait
+
+    def give_up_too_late(pool: EventWorkerPool[str, int], timeout: float | None) -> bool:
+        assert not end(pool, timeout)
+        gate.open.set()
+        assert end(pool, None)
+        return False
+
+    monkeypatch.setattr(EventWorkerPool, "_wait", give_up_too_late)
+    left = pool.stop(0)
+    assert left is pool.left
+    assert left == [("a", 2)]
+
+
+def test_ctrl_c_while_the_end_of_a_block_drains_stops_the_pool() -> None:
+    gate = Gate()
+    pool = EventWorkerPool[str, int](gate, workers=1)
+
+    def interrupt() -> None:
+        eventually(lambda: "draining" in repr(pool))
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), pool:  # noqa: PT012
+            pool.add("a", 1)
+            pool.add("a", 2)
+            gate.wait_inside()
+            interrupted = in_thread(interrupt)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    interrupted()
+    assert "stopping" in repr(pool)
+    gate.open.set()
+    assert in_thread(pool.stop)() == [("a", 2)]
+
+
+class Taken:
+    """A mutex that is free for whoever waits in it, and for nobody who looks."""
+
+    def __init__(self) -> None:
+        self.looks = self.waits = 0
+
+    def acquire(self, blocking: bool = True) -> bool:
+        self.waits += blocking
+        self.looks += not blocking
+        return blocking
+
+    def release(self) -> None: ...
+
+    def _is_owned(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize(("gil", "looks"), [(True, 1000), (False, 0)])
+def test_a_mutex_is_taken_by_giving_way_and_in_the_end_by_waiting(
+    gil: bool, looks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where giving way does not help (its holder is not scheduled, or there is no GIL), a thread queues up."""
+    pauses: list[float] = []
+    monkeypatch.setattr("workpool.mutex._GIL", gil)
+    monkeypatch.setattr("workpool.mutex.time.sleep", pauses.append)
+    taken = Taken()
+    give_way(taken)
+    assert (taken.looks, taken.waits, pauses) == (looks, 1, [0] * looks)
+
+
+def test_an_add_that_finds_the_mutex_taken_goes_on_when_it_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     pool: EventWorkerPool[str, int] = EventWorkerPool(print)
-    monkeypatch.setattr("workpool.mutex.time.sleep", lambda seconds: None)
-    for gil in (True, False):
-        monkeypatch.setattr(mutex, "_GIL", gil)
-        pool._mutex.acquire()
+    gave_way = threading.Event()
+    monkeypatch.setattr("workpool.mutex.time.sleep", lambda seconds: gave_way.set())
+    pool._mutex.acquire()
+    try:
         adding = in_thread(lambda: pool.add("a", 1))
-        reached = threading.Event()
-        reached.wait(0.01)
+        wait(gave_way)
+        assert pool._core.added == 0
+    finally:
         pool._mutex.release()
-        adding()
-    eventually(lambda: pool.stats().added == 2)
-    assert len(pool.stop(PATIENCE)) == 2
+    adding()
+    assert pool.stop(PATIENCE) == [("a", 1)]

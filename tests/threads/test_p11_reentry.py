@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 
 import workpool
-from support import PATIENCE, Gate, eventually, has_adders, in_thread, run_python
-from workpool import EventWorkerPool, HandlerError
+from support import PATIENCE, Gate, begin, eventually, has_adders, in_thread, run_python
+from workpool import EventWorkerPool, HandlerError, PoolClosed
 
 PACKAGE = str(Path(workpool.__file__).parent)
 INSIDE = "this thread is inside the pool already"
@@ -93,6 +93,7 @@ def test_an_add_that_is_cut_at_any_line_is_accepted_or_not(lane: str, add: str) 
         accepted = pool.stats().added == 2 + before
         assert accepted or pool.stats().added == 1 + before, where
         pool.add("other", 100)
+        eventually(lambda: 100 in handled)  # By the idle worker, which nobody else wakes.
         gate.open.set()
         pool.drain(PATIENCE)
         assert sorted(handled) == [*range(before), *[99] * accepted, 100], where
@@ -217,6 +218,75 @@ def test_a_worker_that_is_cut_while_it_lets_adders_in_loses_nothing() -> None:
         assert stats.added == 2 + sum(outcome) == stats.handled + stats.returned, tracer.where
         assert len(handled) == stats.handled, tracer.where
         assert len(set(handled) | {event for _, event in pool.left}) == stats.added, tracer.where
+        if not tracer.where:
+            return
+    raise AssertionError("there is no end of lines")
+
+
+CALLS: dict[str, Callable[[EventWorkerPool[Any, Any]], object]] = {
+    "start": lambda pool: pool.start(),
+    "drain": lambda pool: pool.drain(),
+    "stop": lambda pool: pool.stop(),
+    "the end of a block": lambda pool: pool.__exit__(None, None, None),
+    "an exception in a block": lambda pool: pool.__exit__(LookupError, LookupError(), None),
+}
+
+
+@pytest.mark.parametrize(
+    ("call", "started"),
+    [("start", False), ("stop", False), *((call, True) for call in CALLS if call != "start")],
+)
+def test_a_call_that_is_cut_at_any_line_leaves_a_pool_that_can_be_ended(call: str, started: bool) -> None:
+    for at in range(1, 1000):
+        handled: list[int] = []
+        pool = EventWorkerPool[str, int](handled.append, workers=2)
+        for event in range(4):
+            pool.add("ab"[event % 2], event)
+        if started:
+            pool.start()
+        was_cut, where = cut_calls(partial(CALLS[call], pool), at)
+        pool._step(pool._core.check_invariants)
+        if "open" not in repr(pool):
+            with pytest.raises(PoolClosed):
+                pool.add_nowait("a", 9)
+        left = in_thread(pool.stop)()
+        stats = pool.stats()
+        assert stats.added == stats.handled + stats.returned, where
+        assert sorted(handled + [event for _, event in left]) == list(range(stats.added)), where
+        assert (stats.handled, stats.in_flight, stats.waiting, stats.keys) == (len(handled), 0, 0, 0), where
+        if not was_cut:
+            assert at > 10, "the tracer has seen no lines"
+            return
+    raise AssertionError("there is no end of lines")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_that_is_cut_at_any_line_of_its_leaving_leaves(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last handler arms the tracer: what follows is its step, and the leaving of each worker."""
+    monkeypatch.setattr(threading, "excepthook", lambda arguments: None)
+    for at in range(1, 1000):
+        tracer = Tracer(at)
+        gate = Gate()
+
+        def handle(event: int) -> None:
+            gate(event)  # noqa: B023
+            tracer.armed = True  # noqa: B023
+
+        pool = EventWorkerPool[str, int](handle, workers=workers)
+        threading.settrace(tracer)
+        try:
+            pool.start()
+        finally:
+            threading.settrace(None)
+        pool.add("a", 0)
+        gate.wait_inside()
+        drained = begin(pool, "drain")
+        gate.open.set()
+        with suppress(HandlerError):
+            drained()
+        stats = pool.stats()
+        assert (stats.handled, stats.in_flight, stats.waiting) == (1, 0, 0), tracer.where
+        assert (pool.left, pool._inside) == ([], set()), tracer.where
         if not tracer.where:
             return
     raise AssertionError("there is no end of lines")

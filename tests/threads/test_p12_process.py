@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import logging
 import os
 import pickle
 import weakref
@@ -11,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from support import eventually, run_python
-from workpool import EventWorkerPool
+from support import PATIENCE, eventually, run_python
+from workpool import EventWorkerPool, HandlerError
 
 
 def test_a_pool_that_is_forgotten_is_drained_at_the_end_of_the_process() -> None:
@@ -48,6 +49,32 @@ def test_so_it_is_when_the_main_thread_ends_by_an_exception() -> None:
         """
     )
     assert (result.returncode, result.stdout.split()) == (3, list("01234"))
+
+
+def test_a_drain_that_was_given_up_goes_on_at_the_end_of_the_process() -> None:
+    result = run_python(
+        """
+        import atexit, os, threading
+        from workpool import EventWorkerPool
+
+        gate = threading.Event()
+        atexit.register(gate.set)
+
+        def handle(event):
+            gate.wait()
+            threading.Event().wait(0.01)
+            os.write(1, b"%d " % event)
+
+        pool = EventWorkerPool(handle, workers=1).start()
+        for event in range(20):
+            pool.add(0, event)
+        try:
+            pool.drain(0)
+        except TimeoutError:
+            pass
+        """
+    )
+    assert (result.stderr, result.stdout.split()) == ("", [str(event) for event in range(20)])
 
 
 def test_pools_are_drained_in_the_reverse_order_of_their_starts() -> None:
@@ -162,6 +189,44 @@ def test_in_a_forked_child_every_call_raises_and_the_parent_goes_on(held: bool) 
     assert result.stdout.split() == ["16", "6" if held else "5"], result.stdout
 
 
+@pytest.mark.parametrize("ending", ["return", "raise ValueError('in the child')"])
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+def test_a_handler_that_forks_leaves_the_backlog_to_the_parent(ending: str) -> None:
+    result = run_python(
+        """
+        import os, signal, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from workpool import EventWorkerPool
+
+        parent = os.getpid()
+        children = []
+
+        def handle(event):
+            os.write(1, b"parent" if os.getpid() == parent else b"child")
+            os.write(1, b" %d;" % event)
+            if event == 0:
+                child = os.fork()
+                if child == 0:
+                    signal.alarm({patience})
+                    {ending}
+                else:
+                    children.append(child)
+
+        pool = EventWorkerPool(handle, workers=2)
+        for event in range(5):
+            pool.add("a", event)
+        pool.start()
+        pool.drain()
+        _, status = os.waitpid(children[0], 0)
+        assert status == 0, status
+        assert pool.stats().handled == 5
+        """.replace("{ending}", ending).replace("{patience}", str(max(1, int(PATIENCE / 2))))
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "".join(f"parent {event};" for event in range(5))
+    assert ("ValueError: in the child" in result.stderr) == (ending != "return")
+
+
 def test_a_pool_does_not_pickle_and_is_not_copied() -> None:
     pool: EventWorkerPool[Any, Any] = EventWorkerPool(print, name="orders")
     for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
@@ -180,4 +245,19 @@ def test_a_pool_that_has_ended_is_free_to_go() -> None:
         return weakref.ref(pools.pop())
 
     pool = end_by_a_handler()
+    eventually(lambda: gc.collect() >= 0 and pool() is None)
+
+
+def test_a_pool_that_has_failed_is_free_to_go(caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing holds it but the errors that tell of it, whose tracebacks lead to it."""
+    caplog.set_level(logging.CRITICAL, "workpool")  # A record that is kept holds the error.
+
+    def fail() -> weakref.ref[Any]:
+        pool = EventWorkerPool[str, int](lambda event: 1 // event, workers=2).start()
+        pool.add("a", 0)
+        with pytest.raises(HandlerError):
+            pool.drain(PATIENCE)
+        return weakref.ref(pool)
+
+    pool = fail()
     eventually(lambda: gc.collect() >= 0 and pool() is None)
