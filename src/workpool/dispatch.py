@@ -100,7 +100,11 @@ class Dispatch(Lanes[K, E], Generic[K, E]):
         "returned", "state", "warning", "workers",
     )  # fmt: skip
 
+    lanes: dict[K, deque[E] | None]
     limit: int
+    ready: deque[tuple[K, E]]
+    serving: bool
+    waiting: int
 
     def __init__(self, max_backlog: int | None = None, name: str = "default") -> None:
         self.max_backlog: int = sys.maxsize if max_backlog is None else max_backlog
