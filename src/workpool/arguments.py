@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import threading
 
-__all__ = ["count", "require_hashable", "seconds"]
+__all__ = ["count", "duration", "require_hashable", "seconds"]
 
 
-def count(name: str, value: object) -> int:
-    """A whole number of at least 1.
+def count(name: str, value: object, least: int = 1) -> int:
+    """A whole number that is large enough.
 
     Raises:
         TypeError: It is not a whole number.
-        ValueError: It is below 1.
+        ValueError: It is below `least`.
     """
     try:
         if isinstance(value, bool):
@@ -21,9 +22,23 @@ def count(name: str, value: object) -> int:
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         raise TypeError(f"{name} must be a whole number, and {value!r} is not") from None
-    if number < 1:
-        raise ValueError(f"{name} must be at least 1, and is {number}")
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, and is {number}")
     return number
+
+
+def duration(name: str, value: object) -> float:
+    """A time in seconds, of at least 0 and with an end.
+
+    Raises:
+        TypeError: It is not a number.
+        ValueError: It is negative, infinite, or not a number in the other sense.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number of seconds, and {value!r} is not")
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name} must be a number of seconds of at least 0, and is {value!r}")
+    return float(value)
 
 
 def seconds(timeout: object) -> float | None:

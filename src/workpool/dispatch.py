@@ -1,11 +1,13 @@
-"""The whole contract, without a thread, a clock or a socket: lanes, plus what is rarer than an event.
+"""The whole contract, without a thread, a clock or a socket: lanes, held keys, and what is rarer than an event.
 
 Three things, each acting on the lanes between two events:
 
 *Back-pressure* (P7). `Lanes.submit` answers None at its limit, and the driver then asks `offer`, which refuses the
 event, or accepts it over the bound, or lists its adder. Adders are served first come, first served: while one is
 listed the limit is 0, so that nobody slips in. They are let in once half of the bound is free, together rather than one
-by one; or while there is any room and a worker sleeps, which one of them may be able to use (P3).
+by one; or while there is any room and a worker sleeps, which one of them may be able to use (P3). With `max_lane` the
+limit is always 0. An adder whose lane is full waits in that lane's own line, and comes in when the lane moves up: it
+takes the place of the event that has just left, so it needs no room in the pool, and holds up nobody else.
 
 *Endings* (P8). One way, whoever asks, and however often:
 
@@ -13,104 +15,72 @@ by one; or while there is any room and a worker sleeps, which one of them may be
       |                |       |
       +-----stop-------+--> stopping --(nothing in flight)--> ended, the rest in `left`
 
-A draining pool takes adds from its handlers only; a stopping one chooses nothing more and takes none. A worker leaves
-once the pool is `finished`, and the last to leave ends it.
+A draining pool takes adds from its handlers only; a stopping one chooses nothing more and takes none. A worker that
+finds nothing leaves once the pool is settled: no event will start any more. Parked events are no work, so a drain that
+finds only those settles, and returns them. The last worker to leave ends the pool.
 
-*Failure* (P9). The policy is *fail*: the event that failed heads its lane again and the pool stops. With it in
-place, at any instant,
+*Failure* (P9). `failed` does with an event what the policy decided; `fail` stops the pool. During a stop nothing is
+tried again: what fails heads its key, and is returned. At any instant,
 
-    added == handled + returned + in_flight + waiting
+    added == handled + dead + returned + cancelled + in_flight + waiting
 """
 
 from __future__ import annotations
 
-import enum
+import math
 import sys
 from collections import OrderedDict, deque
-from collections.abc import Hashable
-from dataclasses import dataclass
-from typing import Any, Generic
+from collections.abc import Iterable
+from typing import Any, Generic, cast
 
 from workpool.errors import HandlerError, PoolClosed, PoolFull
-from workpool.lanes import NOTHING, E, K, Lanes
+from workpool.held import Held, HeldLanes, Note
+from workpool.lanes import NOTHING, E, K
+from workpool.policy import Fail, Park, Skip
+from workpool.records import Crowd, Dead, Failure, State, Stats, Watched
 
-__all__ = ["Crowd", "Dispatch", "State", "Stats"]
+__all__ = ["Dispatch"]
 
-
-class State(enum.Enum):
-    """Where a pool is in its life; it only moves forward."""
-
-    OPEN = "open"
-    DRAINING = "draining"
-    STOPPING = "stopping"
-    ENDED = "ended"
+_FEW = 64
+"""Held keys that are looked at whenever it is asked where the backlog sits."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """What a pool counts, at one instant (P10).
-
-    `added == handled + dead + returned + merged + cancelled + in_flight + waiting`, and
-    `waiting == queued + delayed + retrying + parked`. Under the failure policy *fail*, `dead`, `merged`, `cancelled`,
-    `delayed`, `retrying` and `parked` stay 0.
-    """
-
-    added: int
-    handled: int
-    returned: int
-    in_flight: int
-    waiting: int
-    queued: int
-    keys: int
-    """Keys that have an event, waiting or in flight."""
-    dead: int = 0
-    merged: int = 0
-    cancelled: int = 0
-    delayed: int = 0
-    retrying: int = 0
-    parked: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why a pool failed."""
-
-    key: Hashable | None
-    event: Any
-    error: BaseException
-
-
-@dataclass(frozen=True, slots=True)
-class Crowd:
-    """Where the backlog of a pool sits."""
-
-    key: Hashable | None
-    """The key in flight with most events behind it; None where no key in flight has any."""
-    depth: int
-    """How many events wait behind it."""
-    blocked: int
-    """How many events wait behind all the keys in flight."""
-
-
-class Dispatch(Lanes[K, E], Generic[K, E]):
+class Dispatch(HeldLanes[K, E], Generic[K, E]):
     """The lanes of a pool, with its bound, its adders, its endings and its failure."""
 
     __slots__ = (
-        "_left_so_far", "_warned", "adders", "admitted", "failure", "half", "left", "max_backlog", "name", "refused",
-        "returned", "state", "warning", "workers",
+        "_held_crowd", "_left_so_far", "_warned", "adders", "admitted", "failure", "half", "left", "look",
+        "max_backlog", "max_lane", "name", "refused", "replayed", "returned", "state", "stopped", "warning", "workers",
     )  # fmt: skip
 
+    alarm: float
     lanes: dict[K, deque[E] | None]
     limit: int
+    notes: dict[K, Note[E]]
+    parked: dict[K, Held[K, E]]
     ready: deque[tuple[K, E]]
+    retrying: dict[K, Held[K, E]]
     serving: bool
+    timers: list[tuple[float, int, K]]
     waiting: int
+    waking: bool
 
-    def __init__(self, max_backlog: int | None = None, name: str = "default") -> None:
+    def __init__(
+        self,
+        max_backlog: int | None = None,
+        name: str = "default",
+        *,
+        max_lane: int | None = None,
+        max_dead: int | None = 1000,
+    ) -> None:
         self.max_backlog: int = sys.maxsize if max_backlog is None else max_backlog
+        self.max_lane: int | None = max_lane
+        """How many events may wait behind the first of a key."""
         self.half: int = (self.max_backlog + 1) // 2
         """Where no more than this many events wait, adders are let in."""
-        super().__init__(self.half)
+        self.look: int = self.half
+        """Where this many events wait, a look is due at which keys they wait for; then at each further eighth."""
+        super().__init__(0 if max_lane else self.half, sys.maxsize if max_dead is None else max_dead)
         self.name: str = name
         self.state: State = State.OPEN
         self.failure: Failure | None = None
@@ -125,9 +95,13 @@ class Dispatch(Lanes[K, E], Generic[K, E]):
         self.warning: Crowd | None = None
         """Set once, when half of the bound waits behind keys in flight: for the driver to log and to clear."""
         self.returned: int = 0
+        self.replayed: int = 0
+        self.stopped: bool = False
+        """Somebody asked for a stop, or the pool failed."""
         self.left: list[tuple[K, E]] = []
         """What the ending returned; empty until then."""
         self._warned = False
+        self._held_crowd: tuple[tuple[int, int], Crowd] = ((-1, -1), Crowd(None, 0, 0))
         self._left_so_far: list[tuple[K, E]] | None = None
 
     # Adding: what Lanes.submit left undecided.
@@ -155,8 +129,17 @@ class Dispatch(Lanes[K, E], Generic[K, E]):
             if inside and self.state is State.DRAINING:
                 return self.submit(key, event, True)
             raise self.refusal("takes no more events")
+        if self._is_lane_full(key):
+            if adder is None:
+                raise self.full(key)
+            if inside:
+                return self.submit(key, event, True)
+            self._queue(adder, (key, event))
+            return None
         if not self.adders:
-            self.limit = self._weigh()
+            if self.waiting >= self.look:
+                self._weigh()
+            self.limit = 0 if self.max_lane else self.look
             if self.waiting < self.max_backlog:
                 return self.submit(key, event, True)
         if adder is None:
@@ -175,29 +158,32 @@ class Dispatch(Lanes[K, E], Generic[K, E]):
         """Let adders in, the first first, up to the bound; whether to wake a worker."""
         wake = False
         while self.adders and self.waiting < self.max_backlog and self.state is State.OPEN:
-            adder: object = None
-            item: tuple[K, E] | None = None
-            added = self.added
-            try:
-                adder, item = self.adders.popitem(last=False)
-                wake = bool(self.submit(*item, True)) or wake
-                self.admitted.append(adder)
-            except BaseException as error:
-                if item is not None and self.added > added:
-                    self.admitted.append(adder)
-                elif item is not None and isinstance(error, Exception):
-                    self.refused[adder] = error  # By its own key: no fault of this worker's, nor of the others.
-                    self.admitted.append(adder)
-                    continue
-                elif item is not None:
-                    self.adders[adder] = item
-                    self.adders.move_to_end(adder, last=False)
-                raise
+            adder, item = next(iter(self.adders.items()))
+            if self._is_lane_full(item[0]):
+                self._queue(adder, item)
+                del self.adders[adder]
+                continue
+            wake = self._enter(self.adders) or wake
         return wake
 
-    def withdraw(self, adder: object) -> bool:
-        """Take an adder off the list; whether it was still on it, and its event not accepted."""
-        return self.adders.pop(adder, None) is not None
+    def withdraw(self, adder: object, key: K = NOTHING) -> bool:
+        """Take an adder off its list, or out of the line of its key; whether it was on one, its event not accepted."""
+        if self.adders.pop(adder, None) is not None:
+            return True
+        if not self.max_lane:
+            return False
+        note = self.note(key)
+        found = note.line is not None and note.line.pop(adder, None) is not None
+        self.strike_blank(key, note)
+        return found
+
+    def is_in_line(self, adder: object, key: K) -> bool:
+        """Whether an adder waits for room in the lane of its key, and not for room in the pool."""
+        if not self.max_lane:
+            return False
+        held = self.parked.get(key) or self.retrying.get(key)
+        note = held.note if held else self.notes.get(key)
+        return note is not None and adder in (note.line or ())
 
     def refusal(self, what: str) -> PoolClosed | HandlerError:
         """The error for a call on a pool that is closed: a new one each time."""
@@ -209,6 +195,7 @@ class Dispatch(Lanes[K, E], Generic[K, E]):
             f"pool {self.name!r} failed",
             key=self.failure.key,
             event=self.failure.event,
+            attempt=self.failure.attempt,
             left=self.left if self.state is State.ENDED else self._left_so_far,
         )
         failed.__cause__ = self.failure.error
@@ -232,24 +219,55 @@ class Dispatch(Lanes[K, E], Generic[K, E]):
         """Refuse every add and choose nothing more. Returns the adders to tell."""
         adders = self._close()
         if self.state is not State.ENDED:
-            self.state, self.serving = State.STOPPING, False
+            self.state, self.serving, self.stopped = State.STOPPING, False, True
         return adders
 
-    def fail(self, worker: int, item: tuple[K, E] | None, error: BaseException, ended: bool = False) -> list[object]:
-        """Stop for a worker that cannot go on.
+    def failed(
+        self, worker: int, item: tuple[K, E], decision: float | Fail | Skip | Park, error: str, now: float
+    ) -> bool:
+        """Do with the event at a worker what was decided. The worker is counted asleep: `wake` is to be called.
+
+        Args:
+            worker: Which.
+            item: The event that it holds, whose handler raised.
+            decision: Seconds until the next attempt, `Skip()` or `Park()`; `Fail()` is for `fail`.
+            error: What was raised, as text.
+            now: The time.
+
+        Returns:
+            Whether `release` has to be called earlier than at the alarm.
+        """
+        self.fail_once(item[0], error, now)
+        if not self.serving:
+            self.again(worker, item)
+        elif isinstance(decision, Skip):
+            self.bury(worker, item, now)
+        elif isinstance(decision, Park) or self.is_to_park(item[0]):
+            self.park_head(worker, item, now)
+        elif isinstance(decision, float) and decision > 0:
+            return self.retry(worker, item, now, now + decision)
+        else:
+            self.again(worker, item)
+        return False
+
+    def fail(
+        self, worker: int, item: tuple[K, E] | None, error: BaseException | None, ended: bool = False
+    ) -> list[object]:
+        """Stop for a worker that cannot go on, or for whoever else serves the pool and holds no event.
 
         Args:
             worker: Which.
             item: The event that it holds, whose handler raised or was never called: it heads its lane again.
-            error: What was raised.
+            error: What was raised; None for one that was only cancelled, so that the pool has not failed.
             ended: It holds a key instead, whose event was handled.
 
         Returns:
             The adders to tell.
         """
-        if self.failure is None and self.state in (State.OPEN, State.DRAINING):
-            key, event = item or (self.holds[worker], None)
-            self.failure = Failure(None if key is NOTHING else key, event, error)
+        if error is not None and self.failure is None and self.state in (State.OPEN, State.DRAINING):
+            key, event = item or (self.key_at(worker), None) if item or ended else (NOTHING, None)
+            attempt = 1 if key is NOTHING else self.attempt(key)
+            self.failure = Failure(None if key is NOTHING else key, event, error, attempt)
         if item is not None:
             self.give_back(worker, item)
         elif ended:
@@ -257,10 +275,58 @@ class Dispatch(Lanes[K, E], Generic[K, E]):
         self._left_so_far = None
         return self.stop()
 
-    @property
-    def finished(self) -> bool:
-        """No worker will find an event again. Once true it stays true, so a driver may read it at any time."""
-        return not self.serving or (self.state is not State.OPEN and not self.waiting and not self.in_flight)
+    def settle(self) -> bool:
+        """Whether a worker that found nothing may leave, because nothing will start any more."""
+        if self.state is State.DRAINING and not (self.ready or self.in_flight or self.retrying):
+            self.serving = False
+        return not self.serving
+
+    def replay(self, dead: Dead) -> bool:
+        """Add a dead event once more, as a new event at the end of its lane. `wake` is to be called.
+
+        Returns:
+            False where it is not among the dead.
+
+        Raises:
+            PoolFull, PoolClosed, HandlerError: It is not added, and still among the dead.
+        """
+        if dead not in self.buried:
+            return False
+        key: Any = dead.key
+        added = self.added
+        try:
+            wake = self.submit(key, dead.event)
+            if wake is None:
+                wake = self.offer(key, dead.event)
+            if wake:
+                self.waking = False  # Not sent: the caller is told again.
+            _, self.replayed = self.buried.pop(dead), self.replayed + 1
+        except BaseException:
+            if self.added > added and dead in self.buried:
+                _, self.replayed = self.buried.pop(dead), self.replayed + 1
+            raise
+        return True
+
+    def watch(self, now: float, patience: float) -> list[tuple[int, K, float]]:
+        """Compare each worker's delivery with the last look's, which leaves a mark that ends with the delivery.
+
+        Returns:
+            Those seen for `patience` seconds, each once: the worker, its key, and for how long it was seen.
+        """
+        late = []
+        for worker, key in enumerate(self.holds):
+            if isinstance(key, Watched):
+                if not key.told and now - key.since >= patience:
+                    key.told = True
+                    late.append((worker, key.key, now - key.since))
+            elif key is not NOTHING:
+                self.holds[worker] = cast("K", Watched(key, now))
+        return late
+
+    def key_at(self, worker: int) -> K:
+        """The key in flight at a worker, or NOTHING."""
+        key = self.holds[worker]
+        return cast("K", key.key) if isinstance(key, Watched) else key
 
     def leave(self, worker: int) -> bool:
         """Count a worker out; whether none is left, so that the pool can `end`. Any number of calls."""
@@ -271,26 +337,43 @@ class Dispatch(Lanes[K, E], Generic[K, E]):
         """Hand what is left over to `left`. No worker is there any more. Any number of calls."""
         if self.state is State.ENDED:
             return
-        self.left = self.left or self.unhandled()  # Where a first call was cut here, a second one goes on.
-        self.lanes, self.ready, self.waiting, self.returned = {}, deque(), 0, len(self.left)
-        self.state = State.ENDED
+        for line in self._lines():
+            self.adders.update(line)  # They were told, and have not looked yet: they must find that they are listed.
+        left = self.unhandled()
+        self.notes, self.timers, self.alarm = {}, [], math.inf
+        self.lanes, self.ready, self.retrying, self.parked, self.waiting, self.returned, self.left, self.state = (
+            {}, deque(), {}, {}, 0, len(left), left, State.ENDED,
+        )  # fmt: skip
 
     # Seen from outside.
 
     def crowd(self) -> Crowd:
-        """Where the backlog sits. O(workers)."""
+        """Where the backlog sits. O(workers), and many held keys are looked at again at each eighth of the bound."""
         depths = [(len(self.lanes[key] or ()), key) for key in self.keys_in_flight()]
         depth, key = max(depths, key=lambda each: each[0], default=(0, None))
-        return Crowd(key if depth else None, depth, sum(each for each, _ in depths))
+        held = self._look_at_held()
+        blocked = sum(each for each, _ in depths) + held.blocked
+        if held.depth > depth:
+            return Crowd(held.key, held.depth, blocked, held.why)
+        return Crowd(key if depth else None, depth, blocked)
 
-    def full(self) -> PoolFull:
-        """The error for a pool that is full."""
+    def full(self, key: K = NOTHING) -> PoolFull:
+        """The error for a pool that is full, or for a key whose lane is."""
+        if key is not NOTHING:
+            known = self.explain(key)
+            return PoolFull(
+                f"a lane of pool {self.name!r} is full (max_lane={self.max_lane}); the event was not added",
+                key=key,
+                depth=known.waiting,
+                why=known.state,
+            )
         crowd = self.crowd()
         return PoolFull(
             f"pool {self.name!r} is full: {self.waiting} events wait (max_backlog={self.max_backlog}); "
             f"the event was not added",
             key=crowd.key,
             depth=crowd.depth,
+            why=crowd.why,
         )
 
     def stats(self) -> Stats:
@@ -301,30 +384,92 @@ class Dispatch(Lanes[K, E], Generic[K, E]):
             returned=self.returned,
             in_flight=self.in_flight,
             waiting=self.waiting,
-            queued=self.waiting,
+            queued=self.waiting - len(self.retrying) - len(self.parked),
             keys=len(self.lanes),
+            dead=self.dead,
+            dead_forgotten=self.dead_forgotten,
+            cancelled=self.cancelled,
+            replayed=self.replayed,
+            retrying=len(self.retrying),
+            parked=len(self.parked),
         )
 
     def check_invariants(self) -> None:
         """Hold the module's equations too. O(backlog): for tests."""
         super().check_invariants()
-        assert self.added == self.handled + self.returned + self.in_flight + self.waiting, "an event was miscounted"
+        ended = self.handled + self.dead + self.returned + self.cancelled
+        assert self.added == ended + self.in_flight + self.waiting, "an event was miscounted"
+        assert self.dead == len(self.buried) + self.dead_forgotten + self.replayed, "a dead event was miscounted"
+        if self.state is State.OPEN:
+            for key, note in self.notes.items():
+                assert not note.line or self._is_lane_full(key), "an adder waits although its lane has room"
         if self.adders and self.state is State.OPEN:
             assert self.limit == 0, "an adder waits, and others may pass it"
             assert self.waiting >= self.max_backlog or not self.has_room(), "an adder waits although there is room"
 
     def _close(self) -> list[object]:
         self.limit = 0
-        return [*self.adders, *self.admitted]
+        return [*self.adders, *(adder for line in self._lines() for adder in line), *self.admitted]
 
-    def _weigh(self) -> int:
-        """Look where the backlog sits, and warn once where half of the bound waits behind keys in flight (P3).
+    def _lines(self) -> Iterable[OrderedDict[object, tuple[Any, E]]]:
+        if not self.max_lane:
+            return []
+        notes = [*self.notes.values(), *(held.note for held in self.held())]
+        return [note.line for note in notes if note.line]
 
-        Returns:
-            The limit at which to look again. The first is half of the bound, then each further eighth of it.
-        """
+    def _enter(self, line: OrderedDict[object, tuple[K, E]]) -> bool:
+        """Let the first of a line in; whether to wake a worker."""
+        adder: object = None
+        item: tuple[K, E] | None = None
+        added = self.added
+        try:
+            adder, item = line.popitem(last=False)
+            wake = bool(self.submit(*item, True))
+            self.admitted.append(adder)
+            return wake
+        except BaseException as error:
+            if item is not None and self.added > added:
+                self.admitted.append(adder)
+            elif item is not None and isinstance(error, Exception):
+                self.refused[adder] = error  # By its own key: no fault of this worker's, nor of the others.
+                self.admitted.append(adder)
+                return False
+            elif item is not None:
+                line[adder] = item
+                line.move_to_end(adder, last=False)
+            raise
+
+    def _queue(self, adder: object, item: tuple[K, E]) -> None:
+        note = self.note(item[0])
+        line = note.line = note.line or OrderedDict()
+        line[adder] = item
+
+    def _is_lane_full(self, key: K) -> bool:
+        try:
+            return self.max_lane is not None and len(self.lanes.get(key) or ()) >= self.max_lane
+        except Exception:
+            return False  # A key that cannot be looked up cannot be entered: whoever tries is told.
+
+    def _let_in(self, note: Note[E]) -> None:
+        while note.line and self.state is State.OPEN and not self._is_lane_full(next(iter(note.line.values()))[0]):
+            self._enter(note.line)  # It wakes nobody: the lane was full, so its key is active.
+
+    def _look_at_held(self) -> Crowd:
+        eighth = max(1, self.max_backlog // 8)
+        stamp = (self.added // eighth, (len(self.retrying) + len(self.parked)) // eighth)
+        if self._held_crowd[0] != stamp or len(self.retrying) + len(self.parked) <= _FEW:
+            depths = [
+                (len(self.lanes[held.key] or ()) + 1, held.key, "parked" if held.due == math.inf else "retrying")
+                for held in self.held()
+            ]
+            depth, key, why = max(depths, key=lambda each: each[0], default=(0, None, ""))
+            self._held_crowd = (stamp, Crowd(key, depth, sum(each[0] for each in depths), why))
+        return self._held_crowd[1]
+
+    def _weigh(self) -> None:
+        """Look where the backlog sits, and warn once where half of the bound waits behind blocked keys (P3)."""
         if not self._warned:
             crowd = self.crowd()
             if crowd.blocked >= self.half:
                 self.warning, self._warned = crowd, True
-        return min(self.max_backlog, self.waiting + max(1, self.max_backlog // 8))
+        self.look = min(self.max_backlog, self.waiting + max(1, self.max_backlog // 8))

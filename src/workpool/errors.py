@@ -3,9 +3,10 @@
     WorkpoolError
     ├── PoolClosed        the caller's: an add or a start after drain() or stop()
     ├── PoolFull          the caller's: add_nowait() on a full pool
-    ├── DrainIncomplete   the caller's: something ended a drain() before its events were handled
+    ├── DrainIncomplete   the caller's: a drain() ended with events left, of parked keys or by a stop()
     ├── StopTimeout       the world's: a handler did not return in time (a TimeoutError too)
     ├── HandlerError      the handler's: it raised, and the pool stopped for it
+    ├── HandlerCancelled  the handler's: it raised a CancelledError that nobody had asked for
     └── SourceError       the world's: a source cannot be read on
 
 The built-in ones keep their meaning: TypeError and ValueError for an argument that is wrong, TimeoutError for
@@ -18,7 +19,10 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
-__all__ = ["DrainIncomplete", "HandlerError", "PoolClosed", "PoolFull", "SourceError", "StopTimeout", "WorkpoolError"]
+__all__ = [
+    "DrainIncomplete", "HandlerCancelled", "HandlerError", "PoolClosed", "PoolFull", "SourceError", "StopTimeout",
+    "WorkpoolError",
+]  # fmt: skip
 
 
 class WorkpoolError(Exception):
@@ -33,28 +37,31 @@ class PoolFull(WorkpoolError):
     """`add_nowait()` found `max_backlog` events waiting. The event was not accepted: drop it, or try later.
 
     Attributes:
-        key: The key in flight with most events behind it, whose handler is what the backlog waits for; None
-            where nothing waits behind a key in flight.
-        depth: How many events wait behind that key.
+        key: The blocked key with most events that wait; None where nothing waits for a blocked key.
+        depth: How many of its events wait.
+        why: What that key does: it is "in flight", "retrying" or "parked" (or "ready", where only its own lane is
+            full).
     """
 
-    def __init__(self, message: str = "", *, key: Hashable | None = None, depth: int = 0) -> None:
+    def __init__(
+        self, message: str = "", *, key: Hashable | None = None, depth: int = 0, why: str = "in flight"
+    ) -> None:
         super().__init__(message)
         self.key = key
         self.depth = depth
+        self.why = why
 
     def __str__(self) -> str:
         """The message, and where the backlog sits. Made when it is asked for: a key's `repr` is the user's code."""
         if not self.depth:
             return super().__str__()
         return (
-            f"{super().__str__()}; {self.depth} of those that wait are behind key {describe(self.key)}, "
-            f"which is in flight"
+            f"{super().__str__()}; {self.depth} of those that wait are of key {describe(self.key)}, which is {self.why}"
         )
 
 
 class DrainIncomplete(WorkpoolError):
-    """A `drain()` ended before everything was handled, because a `stop()` came in between.
+    """A `drain()` ended before everything was handled: only events of parked keys remained, or a `stop()` came.
 
     Attributes:
         left: The events that were not handled, as (key, event), in order within each key.
@@ -118,6 +125,10 @@ class HandlerError(WorkpoolError):
             f"{super().__str__()}: the handler of key {describe(self.key)} raised "
             f"{type(cause).__name__}: {describe(cause, str)}"
         )
+
+
+class HandlerCancelled(WorkpoolError):
+    """A handler on a loop raised `CancelledError` although nobody had cancelled it: a failed attempt like any other."""
 
 
 class SourceError(WorkpoolError):

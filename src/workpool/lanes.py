@@ -7,13 +7,14 @@ Theory. A key that has events is *active*, and an active key is in exactly one o
 `ready` is a ring of the keys that may start now and of nothing else. So choosing an event is taking the front of
 the ring, whatever the backlog, the number of keys, or how many of them are busy: a key in flight is not in the ring
 and costs nothing. A key enters the ring when its first event comes and again each time one of its events ends, so
-keys are served in turn, and never two events of one key at once. An idle key is in no structure.
+keys are served in turn, and never two events of one key at once. An idle key is in no structure. (`held.py` adds a
+third place, out of the ring, for a key that may not start now.)
 
 The head event of a key travels with it, through the ring and to the worker. The others wait behind it, in a deque
 that appears with the second event and goes when the key is idle again. Invariant, for the active keys:
 
-    set(lanes) == {key for key, _ in ready} | {key for key in holds}      (disjoint, no key twice)
-    waiting    == len(ready) + sum(len(behind))
+    set(lanes) == {key for key, _ in heads} | {key for key in holds}      (disjoint, no key twice)
+    waiting    == len(heads) + sum(len(behind))                           (heads: here, those in the ring)
     added      == handled + in_flight + waiting                           (+ what a Dispatch ends in other ways)
 
 No lost wake-up (P5). A worker that finds nothing ready is counted `asleep` in that same transition. Then
@@ -37,7 +38,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import TYPE_CHECKING, Any, Final, Generic
 
 if TYPE_CHECKING:
@@ -200,7 +201,7 @@ class Lanes(Generic[K, E]):
 
     def unhandled(self) -> list[tuple[K, E]]:
         """The events that wait, in order within each key. Calls no key's `__hash__` and no `__eq__`."""
-        heads = {id(key): (key, event) for key, event in self.ready}
+        heads = {id(item[0]): item for item in self.heads()}
         found = []
         for key, behind in self.lanes.items():
             if id(key) in heads:
@@ -208,16 +209,24 @@ class Lanes(Generic[K, E]):
             found.extend((key, event) for event in behind or ())
         return found
 
+    def heads(self) -> Iterable[tuple[K, E]]:
+        """The first event of each active key that is not in flight."""
+        return self.ready
+
     def keys_in_flight(self) -> list[K]:
         """The keys that workers hold. O(workers)."""
-        return [key for key in self.holds if key is not NOTHING]
+        return [key for key in map(self.key_at, range(len(self.holds))) if key is not NOTHING]
+
+    def key_at(self, worker: int) -> K:
+        """The key in flight at a worker, or NOTHING."""
+        return self.holds[worker]
 
     def _count_waiting(self) -> int:
-        return len(self.ready) + sum(map(len, filter(None, self.lanes.values())))
+        return sum(1 for _ in self.heads()) + sum(map(len, filter(None, self.lanes.values())))
 
     def check_invariants(self) -> None:
         """Hold the module's equations against the structures. O(backlog): for tests."""
-        active = [key for key, _ in self.ready] + self.keys_in_flight()
+        active = [key for key, _ in self.heads()] + self.keys_in_flight()
         assert len(active) == len(set(active)), "a key is in two places"
         assert set(active) == set(self.lanes), "a key is active and in no place, or idle and in one"
         assert self.in_flight == len(self.keys_in_flight()), "in_flight is miscounted"

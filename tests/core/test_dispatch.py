@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
-from workpool.dispatch import Crowd, Dispatch, State
+from workpool.dispatch import Dispatch
 from workpool.errors import HandlerError, PoolClosed, PoolFull
+from workpool.lanes import NOTHING
+from workpool.policy import Fail, Park, Skip
+from workpool.records import Crowd, Dead, State
 
 
 def add(core: Dispatch[Any, Any], key: Any, event: Any, adder: object = None, inside: bool = False) -> bool | None:
@@ -17,8 +20,8 @@ def add(core: Dispatch[Any, Any], key: Any, event: Any, adder: object = None, in
     return core.offer(key, event, adder, inside) if wake is None else wake
 
 
-def started(bound: int | None = None, workers: int = 1) -> Dispatch[Any, Any]:
-    core: Dispatch[Any, Any] = Dispatch(bound, "p")
+def started(bound: int | None = None, workers: int = 1, max_lane: int | None = None) -> Dispatch[Any, Any]:
+    core: Dispatch[Any, Any] = Dispatch(bound, "p", max_lane=max_lane)
     core.start(workers)
     return core
 
@@ -55,7 +58,7 @@ class TestBackPressure:
             if key == "c" and core.in_flight == 0:
                 core.take(0), core.take(1)
             add(core, key, 0)
-        with pytest.raises(PoolFull, match=r"2 of those that wait are behind key 'b', which is in flight") as caught:
+        with pytest.raises(PoolFull, match=r"2 of those that wait are of key 'b', which is in flight") as caught:
             add(core, "d", 0)
         assert (caught.value.key, caught.value.depth) == ("b", 2)
 
@@ -313,22 +316,535 @@ class TestBackPressure:
         assert core.warning == Crowd("slow", 9, 9)
 
 
+class TestMaxLane:
+    def test_a_full_lane_takes_no_more_and_the_others_do(self) -> None:
+        core = started(max_lane=2)
+        for event in range(3):
+            assert add(core, "a", event) is not None
+        with pytest.raises(PoolFull) as caught:
+            add(core, "a", 3)
+        assert str(caught.value) == (
+            "a lane of pool 'p' is full (max_lane=2); the event was not added; "
+            "3 of those that wait are of key 'a', which is ready"
+        )
+        assert (caught.value.key, caught.value.depth, caught.value.why) == ("a", 3, "ready")
+        assert add(core, "b", 4) is not None
+        assert core.waiting == 4
+
+    def test_an_adder_waits_in_the_line_of_its_lane_and_comes_in_when_the_lane_moves_up(self) -> None:
+        core = started(max_lane=1)
+        for event in range(2):
+            add(core, "a", event)
+        for event in (2, 3):
+            assert add(core, "a", event, adder=event) is None
+        assert core.is_in_line(2, "a")
+        assert not started().is_in_line(2, "a")
+        assert not core.is_in_line(2, "b")
+        assert not core.is_in_line(9, "a")
+        assert core.take(0) == ("a", 0)
+        core.wake()
+        core.check_invariants()
+        assert core.next(0, "a") == ("a", 1)
+        core.heed("a")
+        assert core.admitted == [2], "the first that came, and one place only"
+        assert core.withdraw(2, "a") is False, "it was let in"
+        core.check_invariants()
+        assert core.next(0, "a") == ("a", 2)
+        core.heed("a")
+        assert core.admitted == [2, 3]
+        core.check_invariants()
+        assert core.notes == {}
+
+    def test_a_line_holds_up_nobody_else(self) -> None:
+        core = started(10, max_lane=1)
+        for event in range(2):
+            add(core, "a", event)
+        add(core, "a", 2, adder="me")
+        assert add(core, "b", 3) is not None
+        assert core.adders == {}
+
+    def test_whoever_comes_in_takes_the_place_of_what_left_also_in_a_full_pool(self) -> None:
+        core = started(2, max_lane=1)
+        for event in range(2):
+            add(core, "a", event)
+        add(core, "a", 2, adder="behind a")
+        add(core, "b", 3, adder="for room")
+        assert list(core.adders) == ["for room"]
+        core.take(0)
+        core.next(0, "a")
+        core.heed("a")
+        assert core.admitted == ["behind a"]
+        assert core.waiting == 1
+
+    def test_whoever_waits_for_room_finds_a_full_lane_and_goes_into_its_line(self) -> None:
+        core = started(2, max_lane=1)
+        add(core, "a", 0)
+        add(core, "b", 1)
+        add(core, "a", 2, adder="one")
+        add(core, "a", 3, adder="two")
+        add(core, "c", 4, adder="three")
+        assert list(core.adders) == ["one", "two", "three"]
+        assert run_one(core) == ("a", 0)
+        core.admit()
+        assert core.admitted == ["one"]
+        assert core.next(0, "a") == ("b", 1)
+        core.heed("a")
+        core.next(0, "b")
+        core.admit()
+        assert core.admitted == ["one", "two", "three"]
+        core.check_invariants()
+
+    def test_room_in_the_pool_is_none_in_a_full_lane(self) -> None:
+        core = started(2, workers=2, max_lane=1)
+        add(core, "a", 0)
+        add(core, "b", 1)
+        add(core, "a", 2, adder="one")
+        add(core, "a", 3, adder="two")
+        assert core.take(0) == ("a", 0)
+        core.admit()
+        assert core.admitted == ["one"]
+        assert core.take(1) == ("b", 1)
+        core.admit()
+        assert core.admitted == ["one"]
+        assert core.is_in_line("two", "a")
+        assert core.adders == {}
+        core.check_invariants()
+
+    def test_a_handler_goes_in_over_the_bound_of_a_lane(self) -> None:
+        core = started(max_lane=1)
+        for event in range(2):
+            add(core, "a", event)
+        assert add(core, "a", 2, adder="me", inside=True) is False
+        assert len(core.lanes["a"] or ()) == 2
+        with pytest.raises(PoolFull):
+            add(core, "a", 3, inside=True)
+
+    def test_who_gives_up_has_added_nothing_and_leaves_no_note(self) -> None:
+        core = started(1, max_lane=1)
+        for event in range(2):
+            add(core, "a", event) if not event else core.submit("a", event, True)
+        add(core, "a", 2, adder="behind")
+        add(core, "b", 3, adder="for room")
+        assert not core.is_in_line("for room", "b")
+        assert core.withdraw("for room", "b") is True
+        assert core.withdraw("behind", "a") is True
+        assert core.withdraw("behind", "a") is False
+        assert core.notes == {}
+        core.check_invariants()
+
+    @pytest.mark.parametrize("how", ["parked", "retrying"])
+    def test_a_held_key_keeps_its_line(self, how: str) -> None:
+        core = started(max_lane=1)
+        for event in range(2):
+            add(core, "a", event)
+        item = run_one(core)
+        core.failed(0, item, Park() if how == "parked" else 5.0, "no", 0.0)
+        add(core, "a", 2, adder="one")
+        add(core, "a", 3, adder="two")
+        assert core.notes == {}
+        assert core.is_in_line("one", "a")
+        assert core.withdraw("one", "a") is True
+        core.check_invariants()
+        core.resume("a")
+        core.wake()
+        core.check_invariants()
+        assert core.is_in_line("two", "a")
+        core.take(0)
+        core.next(0, "a")
+        core.heed("a")
+        assert core.admitted == ["two"]
+
+    def test_skipping_the_head_of_a_held_key_lets_the_next_in(self) -> None:
+        core = started(max_lane=1)
+        for event in range(2):
+            add(core, "a", event)
+        core.failed(0, run_one(core), Park(), "no", 0.0)
+        add(core, "a", 2, adder="me")
+        core.skip_head("a", 1.0)
+        assert core.admitted == ["me"]
+        assert core.wake() is True
+        core.check_invariants()
+
+    @pytest.mark.parametrize("ending", [Dispatch.drain, Dispatch.stop])
+    @pytest.mark.parametrize("held", [False, True])
+    def test_who_waits_in_a_line_when_the_ending_comes_has_added_nothing(self, ending: Any, held: bool) -> None:
+        """Also where the pool has ended before it looks: it was told, and is not the last to run."""
+        core = started(max_lane=1)
+        for event in range(2):
+            add(core, "a", event)
+        if held:
+            core.failed(0, run_one(core), Park(), "no", 0.0)
+        add(core, "a", 2, adder="me")
+        assert ending(core) == ["me"]
+        core.stop()
+        core.leave(0)
+        core.end()
+        assert core.left == [("a", 0), ("a", 1)]
+        assert core.withdraw("me", "a") is True
+
+    def test_a_lane_that_moves_up_in_a_closed_pool_lets_nobody_in(self) -> None:
+        core = started(max_lane=1)
+        for event in range(2):
+            add(core, "a", event)
+        add(core, "a", 2, adder="me")
+        run_one(core)
+        core.drain()
+        core.next(0, "a")
+        core.heed("a")
+        assert core.admitted == []
+        assert core.withdraw("me", "a") is True
+
+    def test_a_key_that_raises_in_the_line_is_refused_and_harms_no_other(self) -> None:
+        class Key:
+            broken = False
+
+            def __hash__(self) -> int:
+                if self.broken:
+                    raise OSError("broken")
+                return 1
+
+            def __eq__(self, other: object) -> bool:
+                return isinstance(other, Key)
+
+        for waits in ("for room", "in line"):
+            core = started(2 if waits == "for room" else None, max_lane=1)
+            whole, broken = Key(), Key()
+            add(core, whole, 0)
+            add(core, whole, 1)
+            add(core, broken, 2, adder="broken")
+            add(core, whole, 3, adder="other")
+            broken.broken = True
+            core.take(0)
+            core.next(0, whole)
+            core.heed(whole)
+            if waits == "for room":
+                core.admit()
+            assert core.admitted == ["broken", "other"]
+            assert isinstance(core.refused["broken"], OSError)
+            assert core.added == 3
+            core.check_invariants()
+
+    def test_an_adder_in_a_lane_that_has_room_is_seen_as_wrong(self) -> None:
+        core = started(max_lane=1)
+        for event in range(2):
+            add(core, "a", event)
+        add(core, "a", 2, adder="me")
+        core.max_lane = 5
+        with pytest.raises(AssertionError, match="its lane has room"):
+            core.check_invariants()
+
+
+def run_one(core: Dispatch[Any, Any], worker: int = 0) -> Any:
+    """Let a worker take what is next."""
+    item = core.take(worker)
+    core.wake()
+    return item
+
+
+class TestPolicies:
+    def test_a_failure_is_retried_at_its_time(self) -> None:
+        core = started()
+        add(core, "a", 1)
+        assert core.failed(0, run_one(core), 5.0, "no", 100.0) is True
+        assert core.explain("a").due == 105.0
+        assert core.attempt("a") == 1, "of an event that is held nothing is known here"
+        assert core.release(105.0) is True
+        assert core.attempt("a") == 2
+        core.check_invariants()
+
+    def test_no_time_at_all_is_the_next_turn(self) -> None:
+        core = started()
+        add(core, "a", 1)
+        assert core.failed(0, run_one(core), 0.0, "no", 100.0) is False
+        assert core.explain("a").state == "ready"
+        assert core.attempt("a") == 2
+        assert core.wake() is True
+
+    def test_it_is_skipped_or_parked(self) -> None:
+        core = started()
+        add(core, "a", 1)
+        add(core, "b", 2)
+        assert core.failed(0, run_one(core), Skip(), "no", 100.0) is False
+        assert core.failed(0, run_one(core), Park(), "no", 100.0) is False
+        core.check_invariants()
+        stats = core.stats()
+        assert (stats.dead, stats.parked, stats.waiting, stats.queued, stats.keys) == (1, 1, 1, 0, 1)
+
+    def test_a_key_that_is_to_be_parked_is_parked_rather_than_retried(self) -> None:
+        core = started()
+        add(core, "a", 1)
+        item = run_one(core)
+        core.park("a", 99.0)
+        assert core.failed(0, item, 5.0, "no", 100.0) is False
+        assert core.explain("a").state == "parked"
+        core.check_invariants()
+
+    @pytest.mark.parametrize("decision", [5.0, Skip(), Park(), Fail()])
+    def test_during_a_stop_what_fails_heads_its_key_and_is_returned(self, decision: Any) -> None:
+        core = started()
+        add(core, "a", 1)
+        add(core, "a", 2)
+        item = run_one(core)
+        core.stop()
+        core.failed(0, item, decision, "no", 100.0)
+        core.check_invariants()
+        core.leave(0)
+        core.end()
+        assert core.left == [("a", 1), ("a", 2)]
+        assert core.stats().dead == 0
+
+    def test_a_stop_returns_what_is_held_in_order_within_each_key(self) -> None:
+        core = started()
+        for key, event in (("a", 1), ("b", 2), ("a", 3), ("c", 4), ("b", 5)):
+            add(core, key, event)
+        core.failed(0, run_one(core), 5.0, "no", 100.0)
+        core.failed(0, run_one(core), Park(), "no", 100.0)
+        add(core, "b", 6)
+        core.stop()
+        core.leave(0)
+        core.end()
+        core.check_invariants()
+        assert core.left == [("a", 1), ("a", 3), ("b", 2), ("b", 5), ("b", 6), ("c", 4)]
+
+    def test_the_attempt_that_failed_the_pool_is_told(self) -> None:
+        core = started()
+        add(core, "a", 1)
+        core.failed(0, run_one(core), 0.0, "no", 100.0)
+        core.fail(0, run_one(core), ValueError())
+        refusal = core.refusal("is over")
+        assert isinstance(refusal, HandlerError)
+        assert refusal.attempt == 2
+
+    def test_whoever_else_serves_the_pool_can_fail_it_too(self) -> None:
+        core = started()
+        add(core, "a", 1)
+        item = run_one(core)
+        core.fail(-1, None, OSError("no time"))
+        core.check_invariants()
+        core.fail(0, item, ValueError())
+        core.leave(0)
+        core.end()
+        assert core.left == [("a", 1)]
+        assert core.failure is not None
+        assert (core.failure.key, str(core.failure.error)) == (None, "no time")
+
+
+class TestReplay:
+    def buried(self, bound: int | None = None) -> tuple[Dispatch[Any, Any], Dead]:
+        core = started(bound)
+        add(core, "a", 1)
+        core.failed(0, run_one(core), Skip(), "no", 100.0)
+        [dead] = core.buried
+        return core, dead
+
+    def test_a_dead_event_is_added_once_more_as_a_new_one_at_the_end(self) -> None:
+        core, dead = self.buried()
+        add(core, "a", 2)
+        core.waking = False
+        assert core.replay(dead) is True
+        assert core.unhandled() == [("a", 2), ("a", 1)]
+        assert core.attempt("a") == 1
+        stats = core.stats()
+        assert (stats.added, stats.dead, stats.replayed, stats.dead_forgotten, stats.waiting) == (3, 1, 1, 0, 2)
+        core.wake()
+        core.check_invariants()
+
+    def test_it_is_done_once(self) -> None:
+        core, dead = self.buried()
+        assert core.replay(dead) is True
+        assert core.replay(dead) is False
+        assert core.added == 2
+
+    def test_the_wake_up_is_asked_for(self) -> None:
+        core, dead = self.buried()
+        core.replay(dead)
+        assert core.wake() is True
+
+    def test_where_it_cannot_be_added_it_is_still_among_the_dead(self) -> None:
+        core, dead = self.buried(1)
+        add(core, "b", 2)
+        with pytest.raises(PoolFull):
+            core.replay(dead)
+        core.drain()
+        with pytest.raises(PoolClosed):
+            core.replay(dead)
+        assert list(core.buried) == [dead]
+        core.check_invariants()
+
+    def test_one_that_is_cut_is_made_or_not(self) -> None:
+        class Cut(Dispatch[Any, Any]):
+            before = False
+
+            def submit(self, key: Any, event: Any, force: bool = False) -> bool | None:
+                if self.before:
+                    raise KeyboardInterrupt
+                super().submit(key, event, force)
+                if event == "dead":
+                    raise KeyboardInterrupt
+                return False
+
+        core = Cut()
+        core.start(1)
+        core.buried[Dead("a", "dead", 1, "no", 0.0, 0.0)] = None
+        core.added = core.dead = 1
+        [dead] = core.buried
+        core.before = True
+        with pytest.raises(KeyboardInterrupt):
+            core.replay(dead)
+        assert (core.added, core.replayed, list(core.buried)) == (1, 0, [dead])
+        core.before = False
+        with pytest.raises(KeyboardInterrupt):
+            core.replay(dead)
+        assert (core.added, core.replayed, list(core.buried)) == (2, 1, [])
+
+    def test_where_half_of_the_bound_waits_it_is_added_up_to_the_bound(self) -> None:
+        core, dead = self.buried(2)
+        add(core, "b", 2)
+        assert core.replay(dead) is True
+        assert core.waiting == 2
+
+
+class TestCrowd:
+    def test_a_full_pool_names_the_deepest_held_key(self) -> None:
+        core = started(6)
+        for key, event in (("a", 1), ("b", 2), ("b", 3)):
+            add(core, key, event)
+        core.failed(0, run_one(core), 5.0, "no", 100.0)
+        core.failed(0, run_one(core), Park(), "no", 100.0)
+        for event in range(3):
+            add(core, "c", event)
+        with pytest.raises(PoolFull, match="2 of those that wait are of key 'b', which is parked"):
+            add(core, "d", 1)
+        assert core.crowd() == Crowd("b", 2, 3, "parked")
+        core.resume("b")
+        assert core.crowd() == Crowd("a", 1, 1, "retrying")
+        core.release(200.0)
+        assert core.crowd() == Crowd(None, 0, 0)
+
+    def test_the_deepest_of_those_in_flight_and_those_held_is_named(self) -> None:
+        core = started(10)
+        for event in range(4):
+            add(core, "a", event)
+        add(core, "b", 0)
+        core.failed(0, run_one(core), Park(), "no", 100.0)
+        run_one(core)
+        for event in range(3):
+            add(core, "b", event)
+        assert core.crowd() == Crowd("a", 4, 7, "parked")
+        add(core, "b", 3)
+        add(core, "b", 4)
+        assert core.crowd() == Crowd("b", 5, 9, "in flight")
+
+    def test_half_of_the_bound_behind_held_keys_is_warned_of(self) -> None:
+        core = started(8)
+        add(core, "a", 0)
+        core.failed(0, run_one(core), Park(), "no", 100.0)
+        for event in range(1, 5):
+            add(core, "a", event)
+        assert core.warning == Crowd("a", 4, 4, "parked")
+
+    def test_where_many_keys_are_held_they_are_looked_at_again_only_as_their_number_changes(self) -> None:
+        core = started(800)
+        for key in range(201):
+            add(core, key, 0)
+        for _ in range(101):
+            core.failed(0, run_one(core), Park(), "no", 100.0)
+        before = core.crowd()
+        assert (before.depth, before.blocked) == (1, 101)
+        core.failed(0, run_one(core), Park(), "no", 100.0)
+        add(core, 7, 1)
+        assert core.crowd() is not before
+        assert core.crowd() == before, "an eighth of the bound has neither come nor gone"
+        for _ in range(99):
+            core.failed(0, run_one(core), Park(), "no", 100.0)
+        assert core.crowd() == Crowd(7, 2, 202, "parked")
+
+
+class TestWatch:
+    def test_each_delivery_that_is_seen_for_long_is_told_once(self) -> None:
+        core = started(workers=2)
+        for key in ("a", "a", "b"):
+            add(core, key, key)
+        run_one(core, 0)
+        assert core.watch(100.0, 10.0) == []
+        run_one(core, 1)
+        assert core.watch(105.0, 10.0) == []
+        assert core.watch(110.0, 10.0) == [(0, "a", 10.0)]
+        assert core.watch(115.0, 10.0) == [(1, "b", 10.0)]
+        assert core.watch(999.0, 10.0) == []
+        core.check_invariants()
+
+    def test_the_next_event_of_a_worker_is_a_delivery_of_its_own(self) -> None:
+        core = started()
+        add(core, "a", 1)
+        add(core, "a", 2)
+        run_one(core)
+        core.watch(100.0, 10.0)
+        core.next(0, "a")
+        assert core.watch(110.0, 10.0) == []
+        assert core.watch(120.0, 10.0) == [(0, "a", 10.0)]
+
+    def test_a_look_changes_nothing_that_anybody_sees(self) -> None:
+        core = started(workers=2)
+        add(core, "a", 1)
+        add(core, "a", 2)
+        run_one(core)
+        core.watch(100.0, 10.0)
+        assert core.keys_in_flight() == ["a"]
+        assert [core.key_at(worker) for worker in (0, 1)] == ["a", NOTHING]
+        assert core.explain("a").state == "in flight"
+        assert core.crowd() == Crowd("a", 1, 1)
+        core.check_invariants()
+
+
+class TestSettle:
+    def test_parked_events_are_no_work_and_are_left_by_a_drain(self) -> None:
+        core = started()
+        add(core, "a", 1)
+        add(core, "a", 2)
+        core.failed(0, run_one(core), Park(), "no", 100.0)
+        core.drain()
+        assert core.settle()
+        core.leave(0)
+        core.end()
+        assert core.left == [("a", 1), ("a", 2)]
+        assert not core.stopped
+
+    def test_a_retry_is_work(self) -> None:
+        core = started()
+        add(core, "a", 1)
+        core.failed(0, run_one(core), 5.0, "no", 100.0)
+        core.drain()
+        assert not core.settle()
+        core.park("a", 101.0)
+        assert core.settle()
+
+    def test_what_is_ready_and_to_be_parked_is_work_until_it_is(self) -> None:
+        core = started()
+        add(core, "a", 1)
+        core.park("a", 100.0)
+        core.drain()
+        assert not core.settle()
+        core.park_head(0, run_one(core), 100.0)
+        assert core.settle()
+
+
 class TestEndings:
     def test_a_draining_pool_refuses_outside_and_accepts_from_handlers(self) -> None:
         core = started(2)
         add(core, "a", 1)
         core.take(0)
         assert core.drain() == []
-        assert not core.finished, "its handler may still add"
+        assert not core.settle(), "its handler may still add"
         with pytest.raises(PoolClosed, match="pool 'p' takes no more events: it is draining"):
             add(core, "a", 2)
         assert add(core, "a", 3, inside=True) is False
         assert add(core, "a", 4, adder="me", inside=True) is False
-        assert not core.finished
+        assert not core.settle()
         assert core.next(0, "a") == ("a", 3)
         assert core.next(0, "a") == ("a", 4)
         assert core.next(0, "a") is None
-        assert core.finished
+        assert core.settle()
 
     def test_the_adders_that_wait_are_told_and_have_added_nothing(self) -> None:
         for ending in (Dispatch.drain, Dispatch.stop):
@@ -351,7 +867,7 @@ class TestEndings:
             add(core, "a", 7, adder="me", inside=True)
         assert core.take(1) is None
         assert core.next(0, "a") is None
-        assert core.finished
+        assert core.settle()
         assert core.leave(1) is False
         assert core.leave(1) is False, "a worker is counted out once"
         assert core.leave(0) is True
@@ -387,9 +903,9 @@ class TestEndings:
 
     def test_an_open_pool_is_never_finished(self) -> None:
         core = started()
-        assert not core.finished
+        assert not core.settle()
         core.drain()
-        assert core.finished
+        assert core.settle()
 
 
 class TestFailure:
@@ -401,7 +917,7 @@ class TestFailure:
         cause = ValueError("no")
         assert core.fail(0, item, cause) == []
         core.check_invariants()
-        assert core.finished
+        assert core.settle()
         core.leave(0)
         core.end()
         assert core.left == [("a", 1), ("a", 2), ("a", 3)]
@@ -486,6 +1002,7 @@ class TestFailure:
         (lambda core: setattr(core, "handled", 3), "miscounted"),
         (lambda core: setattr(core, "limit", 5), "others may pass"),
         (lambda core: setattr(core, "max_backlog", 3), "there is room"),
+        (lambda core: setattr(core, "replayed", 1), "a dead event was miscounted"),
     ],
 )
 def test_the_invariants_see_what_is_wrong(harm: Any, message: str) -> None:

@@ -1,8 +1,9 @@
 """Every state of the dispatch at small bounds, with every order of steps that a driver can make.
 
-A driver is modelled as the thread driver is: workers that sleep until a wake-up comes, and a number of wake-ups under
-way, of which each wakes any one sleeper. A state is canonical up to the names of keys and workers, and events are
-numbered within their key, so that the order is checked at each choice.
+A driver is modelled as the thread driver is: workers that look whether all is settled before they sleep, sleep until a
+wake-up comes, and leave one for the next when they leave; a number of wake-ups under way, of which each wakes any one
+sleeper; and time that passes until the next key is due. A state is canonical up to the names of keys and workers.
+Events are numbered within their key, so that after each step it is known which have to wait, and in which order.
 """
 
 from __future__ import annotations
@@ -12,60 +13,101 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import pytest
 
-from workpool.dispatch import Dispatch, State
+from workpool.dispatch import Dispatch
+from workpool.held import Held, HeldLanes
 from workpool.lanes import Lanes
+from workpool.policy import Park, Skip
+from workpool.records import State
 
 Core = Dispatch[str, int]
-SLOTS = (*Lanes.__slots__, *Dispatch.__slots__)
+SLOTS = (*Lanes.__slots__, *HeldLanes.__slots__, *Dispatch.__slots__)
+CONTAINERS = [slot for slot in SLOTS if isinstance(getattr(Core(), slot), list | dict | deque | set)]
+POLICIES: dict[str, Any] = {"retry": 1.0, "again": 0.0, "skip": Skip(), "park": Park()}
+"""What is decided about an event that failed: seconds, or what ends its attempts."""
 
 
 def clone(core: Core) -> Core:
     """A copy that shares nothing with the first."""
     twin = type(core).__new__(type(core))
     for slot in SLOTS:
-        value = getattr(core, slot)
-        setattr(twin, slot, copy(value) if isinstance(value, list | dict | deque | set) else value)
+        setattr(twin, slot, getattr(core, slot))
+    for slot in CONTAINERS:
+        setattr(twin, slot, getattr(core, slot).copy())
     twin.lanes = {key: copy(behind) for key, behind in core.lanes.items()}
+    twin.notes = {key: replace(note, line=copy(note.line)) for key, note in core.notes.items()}
+    for place in (twin.retrying, twin.parked):
+        for key, held in place.items():
+            place[key] = replace(held, note=replace(held.note, line=copy(held.note.line)))
     return twin
 
 
-@dataclass(frozen=True)
+def waiters(core: Core) -> list[str]:
+    """The keys of those who wait for room, in the pool or in a lane."""
+    lines = [line.values() for line in core._lines()]
+    return [key for key, _ in itertools.chain(core.adders.values(), *lines)]
+
+
+@dataclass(slots=True)
 class World:
     """The core, and what its driver and its callers know."""
 
     core: Core
     to_add: int
     """Events that may still be added."""
+    holding: list[tuple[str, int] | None]
+    """What each worker holds; None for one that holds nothing."""
+    added: dict[str, int]
+    """How many events each key was given."""
+    next_event: dict[str, int]
+    """Which event of each key has to start next."""
     wakeups: int = 0
     """Wake-ups under way."""
-    holding: tuple[tuple[str, int] | None, ...] = ()
-    """What each worker holds; None for one that sleeps."""
-    gone: frozenset[int] = frozenset()
-    added: tuple[int, ...] = ()
-    """How many events each key was given."""
-    next_event: tuple[int, ...] = ()
-    """Which event of each key has to start next."""
-    ended: int = 0
-    """Events that were handled."""
-    path: tuple[str, ...] = field(default=(), compare=False)
+    looking: set[int] = field(default_factory=set)
+    """Workers that found nothing, and look whether they may leave before they sleep."""
+    gone: set[int] = field(default_factory=set)
+    ended: list[tuple[str, int]] = field(default_factory=list)
+    """Events that were handled, or are dead."""
+    parked: set[str] = field(default_factory=set)
+    """Keys that were parked, and not let go since."""
+    path: tuple[str, ...] = ()
     """How it came to this."""
 
-    def canonical(self) -> tuple[Any, ...]:
-        """What the future depends on, with keys named by their places and workers by what they hold."""
-        core = self.core
-        names = {key: str(at) for at, key in enumerate(dict.fromkeys([key for key, _ in core.ready]))}
-        busy = sorted((item[0] for item in self.holding if item), key=lambda key: len(core.lanes.get(key) or ()))
-        names.update({key: f"busy{at}" for at, key in enumerate(busy)})
-        return (
-            tuple((names[key], len(core.lanes[key] or ())) for key, _ in core.ready),
-            tuple((names[key], len(core.lanes.get(key) or ())) for key in busy),
-            len(self.gone), core.asleep, core.waking, self.wakeups, core.state, len(core.workers), core.failure is None,
-            core.limit, tuple(names.get(key, "idle") for key, _ in core.adders.values()), self.to_add,
+    def after(self, name: str) -> World:
+        """A copy, one step further."""
+        return World(
+            clone(self.core), self.to_add, self.holding.copy(), self.added.copy(), self.next_event.copy(), self.wakeups,
+            self.looking.copy(), self.gone.copy(), self.ended.copy(), self.parked.copy(), (*self.path, name),
         )  # fmt: skip
+
+    def canonical(self) -> tuple[Any, ...]:
+        """What the future depends on: what each key is, whatever its name, and how many workers are what."""
+        core = self.core
+        keys = sorted(map(self._signature, self.added))
+        return (
+            tuple(keys), len(self.gone), len(self.looking), core.asleep, core.waking, self.wakeups, core.state,
+            len(core.workers), core.failure is None, core.limit, self.to_add,
+        )  # fmt: skip
+
+    def _signature(self, key: str) -> tuple[Any, ...]:
+        core = self.core
+        note, held = core.notes.get(key), core.retrying.get(key)
+        ticket = held.ticket if held else 0
+        return (
+            len(core.lanes.get(key) or ()),
+            tuple(at for at, item in enumerate(core.ready) if item[0] == key),
+            sum(other.due < held.due for other in core.retrying.values()) if held else -1,
+            tuple(at for at, (waiter, _) in enumerate(core.adders.values()) if waiter == key),
+            key in core.parked,
+            any(item is not None and item[0] == key for item in self.holding),
+            note is not None and note.parking,
+            key in waiters(core),
+            any(name == key and number != ticket for _, number, name in core.timers),
+        )
 
 
 @dataclass(frozen=True)
@@ -76,7 +118,9 @@ class Scope:
     events: int
     workers: int
     bound: int | None = None
+    max_lane: int | None = None
     endings: bool = True
+    policies: bool = False
     make: type[Core] = Dispatch
 
 
@@ -86,10 +130,10 @@ def explore(scope: Scope) -> tuple[int, int]:
     Raises:
         AssertionError: An invariant does not hold, or a path ends badly; with the steps that lead there.
     """
-    core = scope.make(scope.bound)
+    core = scope.make(scope.bound, max_lane=scope.max_lane)
     core.start(scope.workers)
-    zeros = (0,) * scope.keys
-    first = World(core, scope.events, holding=(None,) * scope.workers, added=zeros, next_event=zeros)
+    zeros = dict.fromkeys("abc"[: scope.keys], 0)
+    first = World(core, scope.events, [None] * scope.workers, zeros, zeros)
     seen = {first.canonical()}
     waiting = deque([first])
     endings = 0
@@ -97,13 +141,16 @@ def explore(scope: Scope) -> tuple[int, int]:
         world = waiting.popleft()
         moved = False
         for name, step in steps(world, scope):
-            after = replace(world, core=clone(world.core), path=(*world.path, name))
+            after = world.after(name)
             try:
-                after = step(after)
+                step(after)
+                # More wake-ups than workers tell nobody more; without them, nothing may be lost either.
+                after.wakeups = min(after.wakeups, scope.workers)
                 after.core.check_invariants()
+                check_places(after)
             except (AssertionError, KeyError, IndexError) as error:
                 raise AssertionError(f"{error!r} after {' '.join(after.path)}") from error
-            moved = moved or not name.startswith(("add", "drain", "stop"))
+            moved = moved or not name.startswith(("add", "drain", "stop", "hand"))
             if (state := after.canonical()) not in seen:
                 seen.add(state)
                 waiting.append(after)
@@ -113,124 +160,189 @@ def explore(scope: Scope) -> tuple[int, int]:
     return len(seen), endings
 
 
+def check_places(world: World) -> None:
+    """What was accepted and has not ended waits in order, or is left; and a retry is looked for in time."""
+    core = world.core
+    waiting = core.left if core.state is State.ENDED else core.unhandled()
+    for key, added in world.added.items():
+        found = [event for name, event in waiting if name == key]
+        assert found == list(range(world.next_event[key], added)), f"of {key} wait {found}"
+    for held in core.retrying.values():
+        assert core.alarm <= held.due, "a retry comes late"
+
+
 def check_rest(world: World) -> None:
-    """Where no worker can move, nothing may be left undone."""
+    """Where no worker can move and no time is waited for, nothing may be left undone."""
     core, path = world.core, " ".join(world.path)
     assert not any(world.holding), f"a worker holds an event for ever after {path}"
     if core.state is State.ENDED:
-        assert world.ended + len(core.left) == sum(world.added), f"an event is in no place, or in two, after {path}"
-        expected = [
-            (key, number)
-            for at, key in enumerate(names_of(len(world.added)))
-            for number in range(world.next_event[at], world.added[at])
-        ]
-        assert sorted(core.left) == expected, f"not all is returned, or not in order, after {path}"
-        for key, group in itertools.groupby(core.left, key=lambda item: item[0]):
-            numbers = [number for _, number in group]
-            assert numbers == sorted(numbers), f"the events of {key} are returned out of order after {path}"
+        places = sorted([*world.ended, *core.left])
+        events = [(key, event) for key, added in world.added.items() for event in range(added)]
+        assert places == events, f"an event is in no place, or in two, after {path}"
+        assert core.stopped or {key for key, _ in core.left} <= world.parked, f"a drain has left work after {path}"
     else:
         assert core.state is State.OPEN, f"the pool never ends after {path}"
-        assert not core.waiting, f"events wait, and all workers sleep, after {path}"
-        assert not core.adders, f"an adder waits for ever after {path}"
+        assert core.lanes.keys() == core.parked.keys(), f"events wait, and all workers sleep, after {path}"
+        assert not core.adders or core.waiting >= core.max_backlog, f"an adder waits for ever after {path}"
 
 
-def names_of(keys: int) -> str:
-    return "abc"[:keys]
-
-
-def steps(world: World, scope: Scope) -> Iterator[tuple[str, Callable[[World], World]]]:
+def steps(world: World, scope: Scope) -> Iterator[tuple[str, Callable[[World], None]]]:
     """What may happen next."""
     core = world.core
-    if world.to_add and core.state is State.OPEN:
-        for at, key in enumerate(names_of(scope.keys)):
-            if not any(waiter == key for waiter, _ in core.adders.values()):
-                yield f"add-{key}", lambda after, at=at, key=key: add(after, at, key, inside=False)  # type: ignore[misc]
-    if world.to_add and core.state is State.DRAINING and any(world.holding):
-        for at, key in enumerate(names_of(scope.keys)):
-            yield f"add-{key}-inside", lambda after, at=at, key=key: add(after, at, key, inside=True)  # type: ignore[misc]
+    inside = core.state is State.DRAINING and any(world.holding)
+    if world.to_add and (core.state is State.OPEN or inside):
+        for key in world.added:
+            if key not in waiters(core):
+                yield f"add-{key}{'-inside' * inside}", partial(add, key=key, inside=inside)
     for worker, item in enumerate(world.holding):
         if item is not None:
-            yield f"end-{worker}", lambda after, worker=worker: end(after, worker)  # type: ignore[misc]
+            yield f"end-{worker}", partial(end, worker=worker)
             if scope.endings:
-                yield f"fail-{worker}", lambda after, worker=worker: fail(after, worker)  # type: ignore[misc]
-        elif worker not in world.gone:
-            if world.wakeups:
-                yield f"wake-{worker}", lambda after, worker=worker: wake(after, worker)  # type: ignore[misc]
-            if core.finished:
-                yield f"leave-{worker}", lambda after, worker=worker: leave(after, worker)  # type: ignore[misc]
+                yield f"fail-{worker}", partial(fail, worker=worker)
+            if scope.policies:
+                for name, decision in POLICIES.items():
+                    yield f"{name}-{worker}", partial(decide, worker=worker, decision=decision)
+        elif worker in world.looking:
+            yield f"look-{worker}", partial(look, worker=worker)
+        elif worker not in world.gone and world.wakeups:
+            yield f"wake-{worker}", partial(wake, worker=worker)
+    if core.timers:
+        yield "due", due
+    if scope.policies and core.serving:
+        for key in world.added:
+            for call in (park, resume, skip_head):
+                yield f"hand-{call.__name__}-{key}", partial(by_hand, call=call, key=key)
     if scope.endings and core.state is State.OPEN:
         yield "drain", lambda after: close(after, after.core.drain())
     if scope.endings and core.state in (State.OPEN, State.DRAINING):
         yield "stop", lambda after: close(after, after.core.stop())
 
 
-def bump(counts: tuple[int, ...], at: int) -> tuple[int, ...]:
-    return (*counts[:at], counts[at] + 1, *counts[at + 1 :])
-
-
-def add(world: World, at: int, key: str, inside: bool) -> World:
-    core, event = world.core, world.added[at]
+def add(world: World, key: str, inside: bool) -> None:
+    core, event = world.core, world.added[key]
     answer = core.submit(key, event)
     if answer is None:
         answer = core.offer(key, event, f"adder-{key}", inside)
-    if answer is None:
-        return replace(world, to_add=world.to_add - 1)  # It waits; it counts as added when it is let in.
-    return replace(world, to_add=world.to_add - 1, added=bump(world.added, at), wakeups=world.wakeups + bool(answer))
+    world.to_add -= 1
+    world.added[key] += answer is not None  # One that waits counts as added when it is let in.
+    world.wakeups += bool(answer)
 
 
-def chosen(world: World, worker: int, item: tuple[str, int] | None) -> World:
-    """Note what a worker was given, and let adders in where the driver would."""
-    core, next_event = world.core, world.next_event
-    if item is not None:
-        at = names_of(len(world.added)).index(item[0])
-        assert item[1] == next_event[at], f"event {item[1]} of {item[0]} starts in place of {next_event[at]}"
-        assert not any(held and held[0] == item[0] for held in world.holding), f"{item[0]} is claimed twice"
-        next_event = bump(next_event, at)
-    wakeups, added = world.wakeups, world.added
-    if core.adders and core.has_room():
-        wakeups += core.admit()
+def follow_up(world: World) -> None:
+    """Let adders in and send a wake-up, where the driver would."""
+    core = world.core
+    if core.admitted or (core.adders and core.has_room()):
+        world.wakeups += core.admit()
         for adder in core.admitted:
-            added = bump(added, names_of(len(added)).index(str(adder)[-1]))
+            world.added[str(adder)[-1]] += 1
         core.admitted.clear()
-    holding = tuple(item if number == worker else held for number, held in enumerate(world.holding))
-    return replace(world, holding=holding, next_event=next_event, wakeups=wakeups, added=added)
+    world.wakeups += core.wake()
 
 
-def wake(world: World, worker: int) -> World:
-    world = replace(world, wakeups=world.wakeups - 1)
-    item = world.core.take(worker)
-    world = replace(world, wakeups=world.wakeups + world.core.wake())
-    return chosen(world, worker, item)
+def chosen(world: World, worker: int, item: tuple[str, int] | None) -> None:
+    """Note what a worker was given, or park it where that is noted."""
+    core = world.core
+    if item is not None and core.is_to_park(item[0]):
+        core.park_head(worker, item, 0.0)
+        item = None
+    if item is None:
+        world.looking.add(worker)
+    else:
+        key, event = item
+        assert event == world.next_event[key], f"event {event} of {key} starts in place of {world.next_event[key]}"
+        assert not any(held and held[0] == key for held in world.holding), f"{key} is claimed twice"
+        assert key not in world.parked, f"{key} is parked, and starts"
+        world.next_event[key] += 1
+        world.holding[worker] = item
+    follow_up(world)
 
 
-def end(world: World, worker: int) -> World:
-    item = world.holding[worker]
+def let_go(world: World, worker: int) -> tuple[str, int]:
+    item, world.holding[worker] = world.holding[worker], None
     assert item is not None
-    holding = tuple(None if number == worker else held for number, held in enumerate(world.holding))
-    world = replace(world, holding=holding, ended=world.ended + 1)
-    return chosen(world, worker, world.core.next(worker, item[0]))
+    return item
 
 
-def fail(world: World, worker: int) -> World:
-    item = world.holding[worker]
-    assert item is not None
-    at = names_of(len(world.added)).index(item[0])
-    world = close(world, world.core.fail(worker, item, ValueError()))
-    holding = tuple(None if number == worker else held for number, held in enumerate(world.holding))
-    back = (*world.next_event[:at], world.next_event[at] - 1, *world.next_event[at + 1 :])
-    return leave(replace(world, holding=holding, next_event=back), worker)
+def wake(world: World, worker: int) -> None:
+    world.wakeups -= 1
+    chosen(world, worker, world.core.take(worker))
 
 
-def close(world: World, adders: list[object]) -> World:
+def look(world: World, worker: int) -> None:
+    world.looking.remove(worker)
+    if world.core.state is not State.OPEN and world.core.settle():
+        leave(world, worker)
+
+
+def end(world: World, worker: int) -> None:
+    item = let_go(world, worker)
+    world.ended.append(item)
+    found = world.core.next(worker, item[0])
+    world.core.heed(item[0])
+    chosen(world, worker, found)
+
+
+def decide(world: World, worker: int, decision: Any) -> None:
+    """Let a handler raise, and do what the policy says: of those that are retried, the last is due last."""
+    core, item = world.core, let_go(world, worker)
+    core.failed(worker, item, decision, "no", now=max((due for due, *_ in core.timers), default=0.0))
+    if item[0] in core.parked:
+        world.parked.add(item[0])
+    if core.serving and isinstance(decision, Skip):
+        world.ended.append(item)
+    else:
+        world.next_event[item[0]] -= 1
+    world.looking.add(worker)
+    follow_up(world)
+
+
+def fail(world: World, worker: int) -> None:
+    item = let_go(world, worker)
+    world.next_event[item[0]] -= 1
+    close(world, world.core.fail(worker, item, ValueError()))
+    leave(world, worker)
+
+
+def due(world: World) -> None:
+    """Let time pass until the next timer, void or not."""
+    world.wakeups += world.core.release(world.core.timers[0][0])
+
+
+def by_hand(world: World, call: Callable[[World, str], None], key: str) -> None:
+    call(world, key)
+    follow_up(world)
+    world.wakeups += world.core.state is not State.OPEN and not world.core.in_flight
+
+
+def park(world: World, key: str) -> None:
+    world.core.park(key, 0.0)
+    world.parked.add(key)
+
+
+def resume(world: World, key: str) -> None:
+    world.core.resume(key)
+    world.parked.discard(key)
+
+
+def skip_head(world: World, key: str) -> None:
+    if dead := world.core.skip_head(key, 0.0):
+        assert dead.event == world.next_event[key], "another event than the head is skipped"
+        world.next_event[key] += 1
+        world.ended.append((key, dead.event))
+        world.parked.discard(key)
+
+
+def close(world: World, adders: list[object]) -> None:
     for adder in adders:
-        assert world.core.withdraw(adder), "an adder that is refused was let in"
-    return replace(world, wakeups=world.wakeups + 1)
+        assert world.core.withdraw(adder, str(adder)[-1]), "an adder that is refused was let in"
+    world.wakeups += 1
 
 
-def leave(world: World, worker: int) -> World:
+def leave(world: World, worker: int) -> None:
     if world.core.leave(worker):
         world.core.end()
-    return replace(world, gone=world.gone | {worker})
+    world.gone.add(worker)
+    world.wakeups += 1
 
 
 @pytest.mark.parametrize(
@@ -241,8 +353,14 @@ def leave(world: World, worker: int) -> World:
         Scope(keys=3, events=6, workers=2, bound=1),
         Scope(keys=3, events=6, workers=2, bound=2),
         Scope(keys=3, events=6, workers=3, bound=3),
+        Scope(keys=2, events=3, workers=2, policies=True),
+        Scope(keys=2, events=3, workers=2, policies=True, bound=1),
+        Scope(keys=2, events=4, workers=1, policies=True, bound=2, max_lane=1),
     ],
-    ids=lambda scope: f"{scope.keys} keys, {scope.events} events, {scope.workers} workers, bound {scope.bound}",
+    ids=lambda scope: (
+        f"{scope.keys} keys, {scope.events} events, {scope.workers} workers, bound {scope.bound}"
+        f"{', policies' * scope.policies}{f', max_lane {scope.max_lane}' if scope.max_lane else ''}"
+    ),
 )
 def test_every_state_keeps_the_invariants_and_every_path_ends_well(scope: Scope) -> None:
     states, endings = explore(scope)
@@ -302,10 +420,100 @@ class AdderForgotten(Core):
         return False
 
 
+class LostRetry(Core):
+    def _let_go(self, where: dict[str, Held[str, int]], held: Held[str, int]) -> None:
+        super()._let_go(where, held)
+        if where is self.retrying:
+            self.ready.pop()
+
+
+class RetriedInPlaceOfALaterOne(Core):
+    def release(self, now: float) -> bool:
+        for key, held in list(self.retrying.items()):
+            if behind := self.lanes[key]:
+                behind.append(held.event)
+                self.retrying[key] = replace(held, event=behind.popleft())
+        return super().release(now)
+
+
+class LostWakeUpAtRelease(Core):
+    def release(self, now: float) -> bool:
+        super().release(now)
+        return False
+
+
+class VoidTimerReleases(Core):
+    def release(self, now: float) -> bool:
+        self.retrying = {key: replace(held, ticket=held.ticket) for key, held in self.retrying.items()}
+        for _, ticket, key in self.timers:
+            if key in self.parked:
+                self.parked[key] = replace(self.parked[key], ticket=ticket)
+                self.retrying[key] = self.parked.pop(key)
+        return super().release(now)
+
+
+class ParkedDroppedByStop(Core):
+    def unhandled(self) -> list[tuple[str, int]]:
+        return [item for item in super().unhandled() if item[0] not in self.parked]
+
+
+class ParkForgotten(Core):
+    def is_to_park(self, key: str) -> bool:
+        return False
+
+
+class AlarmNotSet(Core):
+    def retry(self, worker: int, item: tuple[str, int], now: float, due: float) -> bool:
+        before = self.alarm
+        super().retry(worker, item, now, due)
+        self.alarm = before
+        return False
+
+
+class DrainWaitsForParked(Core):
+    def settle(self) -> bool:
+        return super().settle() and not (self.state is State.DRAINING and self.parked)
+
+
+class DrainForgetsRetries(Core):
+    def settle(self) -> bool:
+        if self.state is State.DRAINING and not (self.ready or self.in_flight):
+            self.serving = False
+        return not self.serving
+
+
+class SkippedTwice(Core):
+    def skip_head(self, key: str, now: float) -> Any:
+        dead = super().skip_head(key, now)
+        if dead and (behind := self.lanes.get(key)):
+            behind.popleft()
+            self.waiting -= 1
+            self.added -= 1
+        return dead
+
+
 @pytest.mark.parametrize(
     "make",
-    [LostWakeUp, WakeUpNotPassedOn, LaneKept, DoubleClaim, DroppedByStop, FailedEventToTheEnd, AdderForgotten],
+    [
+        LostWakeUp,
+        WakeUpNotPassedOn,
+        LaneKept,
+        DoubleClaim,
+        DroppedByStop,
+        FailedEventToTheEnd,
+        AdderForgotten,
+        LostRetry,
+        RetriedInPlaceOfALaterOne,
+        LostWakeUpAtRelease,
+        VoidTimerReleases,
+        ParkedDroppedByStop,
+        ParkForgotten,
+        AlarmNotSet,
+        DrainWaitsForParked,
+        DrainForgetsRetries,
+        SkippedTwice,
+    ],
 )
 def test_a_planted_bug_is_found(make: type[Core]) -> None:
-    with pytest.raises(AssertionError, match="after add"):
-        explore(Scope(keys=2, events=4, workers=2, bound=2, make=make))
+    with pytest.raises(AssertionError, match=r"after .*add"):
+        explore(Scope(keys=2, events=3, workers=2, bound=2, policies=True, make=make))
