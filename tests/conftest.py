@@ -8,11 +8,15 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
 
 import pytest
 
 import workpool
+from asyncio_pool import close_all
 from support import DRIVERS, PATIENCE, Driver
+from workpool import StopTimeout, process
 
 COPY = os.environ.get("WORKPOOL_TEST_COPY", "")
 assert workpool.__file__.startswith(COPY), "the copy that is to be tested is not the one that is imported"
@@ -38,6 +42,7 @@ def no_thread_left() -> Iterator[None]:
     """P8: an ending leaves no thread behind, whatever the test did."""
     before = set(threading.enumerate())
     yield
+    close_all()
     gc.collect()
     for thread in set(threading.enumerate()) - before:
         if thread.name.startswith("workpool"):
@@ -51,3 +56,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if COPY:
         sys.stdout.flush()
         os._exit(exitstatus)
+    running: list[Any] = list(process.running)
+    for pool in running:
+        with suppress(StopTimeout):
+            pool.stop(0)  # Left behind by a test that failed: what it would be drained of may never be due.

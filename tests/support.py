@@ -8,10 +8,13 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from workpool import EventWorkerPool
+from asyncio_pool import AsyncioPool
+from workpool import EventWorkerPool, Stats, executors
+from workpool.testing import FakeClock
 
 PATIENCE = float(os.environ.get("WORKPOOL_TEST_PATIENCE", "30"))
 """Seconds to wait for what must happen."""
@@ -23,9 +26,25 @@ class Driver:
 
     name: str
     pool: type[Any]
+    default_workers: int
+    worker_is: str = "on thread"
+    runs_handlers: bool = True
+    """Whether the stack of a worker shows the handler: it does not where that runs elsewhere."""
 
 
-DRIVERS = [Driver("threads", EventWorkerPool)]
+class ExecutorPool(executors.EventWorkerPool[Any, Any]):
+    """On an executor whose threads are in this process, so that a handler can be any function."""
+
+    def __init__(self, handler: Any, **options: Any) -> None:
+        super().__init__(handler, executor=lambda: ThreadPoolExecutor(self.workers), **options)
+
+
+_THREADS = min(32, (os.cpu_count() or 1) + 4)
+DRIVERS = [
+    Driver("threads", EventWorkerPool, default_workers=_THREADS),
+    Driver("asyncio", AsyncioPool, default_workers=100, worker_is="in task", runs_handlers=False),
+    Driver("executors", ExecutorPool, default_workers=_THREADS),
+]
 
 
 class Gate:
@@ -110,6 +129,42 @@ def has_adders(pool: Any, adders: int = 1) -> bool:
     return len(pool._core.adders) == adders
 
 
+def has_line(pool: Any, adders: int = 1) -> bool:
+    """Whether so many adders wait for room in the lanes of their keys. As above."""
+    count: int = pool._step(lambda: sum(map(len, pool._core._lines())))
+    return count == adders
+
+
+def adds_up(stats: Stats) -> bool:
+    """P10, in two equations, and that a key has an event."""
+    ended = stats.handled + stats.dead + stats.returned + stats.merged + stats.cancelled
+    return (
+        stats.added == ended + stats.in_flight + stats.waiting
+        and stats.waiting == stats.queued + stats.delayed + stats.retrying + stats.parked
+        and stats.waiting + stats.in_flight >= stats.keys >= stats.in_flight + stats.retrying + stats.parked
+        and min(stats.queued, stats.dead - stats.dead_forgotten - stats.replayed) >= 0
+    )
+
+
+class LookedAt(FakeClock):
+    """A fake clock that tells how often the pool has looked at it and gone to sleep."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looks = 0
+
+    def pause(self, until: float, ring: Callable[[], None]) -> float | None:
+        self.looks += 1
+        return super().pause(until, ring)
+
+    def look(self, seconds: float, times: int = 1) -> None:
+        """Move on, and wait until the pool has seen that, and so on, so many times."""
+        for _ in range(times):
+            seen = self.looks
+            self.advance(seconds)
+            eventually(lambda: self.looks > seen)  # noqa: B023
+
+
 def begin(pool: Any, ending: str, *arguments: float) -> Callable[[], Any]:
     """Ask for an ending from another thread, and return once it is under way; call the result for its outcome."""
     outcome = in_thread(lambda: getattr(pool, ending)(*arguments))
@@ -127,3 +182,8 @@ def run_python(source: str, *, timeout: float = PATIENCE, **options: Any) -> sub
         check=False,
         **options,
     )
+
+
+def threads_of_pools() -> set[threading.Thread]:
+    """The threads that pools have started."""
+    return {thread for thread in threading.enumerate() if thread.name.startswith("workpool")}

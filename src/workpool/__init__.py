@@ -10,7 +10,6 @@
             pool.add(event.account, event)
 """
 
-from workpool.dispatch import Stats
 from workpool.errors import (
     DrainIncomplete,
     HandlerError,
@@ -20,18 +19,33 @@ from workpool.errors import (
     StopTimeout,
     WorkpoolError,
 )
+from workpool.futures import KeyedExecutor
 from workpool.handlers import Delivery
+from workpool.policy import Fail, Park, ParkKey, Policy, Retry, RetryAfter, Skip, SkipEvent, Verdict
+from workpool.records import Dead, Explanation, Stats
 from workpool.threads import EventWorkerPool
 
 __all__ = [
+    "Dead",
     "Delivery",
     "DrainIncomplete",
     "EventWorkerPool",
+    "Explanation",
+    "Fail",
     "HandlerError",
+    "KeyedExecutor",
+    "Park",
+    "ParkKey",
+    "Policy",
     "PoolClosed",
     "PoolFull",
+    "Retry",
+    "RetryAfter",
+    "Skip",
+    "SkipEvent",
     "SourceError",
     "Stats",
     "StopTimeout",
+    "Verdict",
     "WorkpoolError",
 ]

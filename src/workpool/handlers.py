@@ -23,11 +23,15 @@ class Delivery:
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
-def takes_delivery(handler: object) -> bool:
+def takes_delivery(handler: object, *, awaited: bool = False) -> bool:
     """Decide once whether a handler is called with the delivery too.
 
     It is where its second positional parameter has no default or is named `delivery`. A callable without a
     signature (some of those written in C) takes the event alone.
+
+    Args:
+        handler: The user's.
+        awaited: Whether what it returns is awaited: then it has to be a coroutine function, and else it must be none.
 
     Raises:
         TypeError: The handler cannot be called, cannot be called so, or calling it would run nothing.
@@ -36,7 +40,9 @@ def takes_delivery(handler: object) -> bool:
         raise TypeError(f"the handler must be callable, and {handler!r} is not")
     plain = isinstance(handler, partial) or inspect.isroutine(handler)
     called: object = handler if plain else type(handler).__call__
-    if inspect.iscoroutinefunction(called):
+    if awaited and not inspect.iscoroutinefunction(called):
+        raise TypeError(f"the handler {handler!r} must be a coroutine function (async def): it is awaited on the loop")
+    if not awaited and inspect.iscoroutinefunction(called):
         raise TypeError(f"the handler {handler!r} is a coroutine function: a thread would never await it")
     if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
         raise TypeError(f"the handler {handler!r} is a generator function: calling it would run none of its lines")

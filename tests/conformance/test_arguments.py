@@ -3,28 +3,60 @@
 from __future__ import annotations
 
 import functools
-import os
 from functools import partial
 from typing import Any
 
 import pytest
 
 from support import PATIENCE, Driver
-from workpool import Delivery
+from workpool import Delivery, Park, Retry
 
 
 @pytest.mark.parametrize("value", [0, -1])
-@pytest.mark.parametrize("name", ["workers", "max_backlog"])
+@pytest.mark.parametrize("name", ["workers", "max_backlog", "max_lane"])
 def test_a_count_below_one(driver: Driver, name: str, value: int) -> None:
     with pytest.raises(ValueError, match=f"{name} must be at least 1, and is {value}"):
         driver.pool(print, **{name: value})
 
 
 @pytest.mark.parametrize("value", ["8", 2.0, True, object()])
-@pytest.mark.parametrize("name", ["workers", "max_backlog"])
+@pytest.mark.parametrize("name", ["workers", "max_backlog", "max_lane", "max_dead"])
 def test_a_count_that_is_no_whole_number(driver: Driver, name: str, value: object) -> None:
     with pytest.raises(TypeError, match=f"{name} must be a whole number, and .* is not"):
         driver.pool(print, **{name: value})
+
+
+def test_no_dead_event_may_be_kept_but_not_fewer(driver: Driver) -> None:
+    driver.pool(print, max_dead=0)
+    with pytest.raises(ValueError, match="max_dead must be at least 0, and is -1"):
+        driver.pool(print, max_dead=-1)
+
+
+@pytest.mark.parametrize("value", ["60", True, object()])
+def test_a_time_to_warn_after_that_is_no_number(driver: Driver, value: object) -> None:
+    with pytest.raises(TypeError, match=r"warn_after must be a number of seconds, and .* is not"):
+        driver.pool(print, warn_after=value)
+
+
+@pytest.mark.parametrize("value", [-1, float("inf"), float("nan")])
+def test_a_time_to_warn_after_that_cannot_be(driver: Driver, value: float) -> None:
+    with pytest.raises(ValueError, match="warn_after must be a number of seconds of at least 0"):
+        driver.pool(print, warn_after=value)
+
+
+@pytest.mark.parametrize("value", [None, Park, Retry, "retry", ValueError])
+def test_a_policy_that_is_none(driver: Driver, value: object) -> None:
+    with pytest.raises(
+        TypeError, match=r"on_failure must be Retry\(...\), Skip\(\), Park\(\) or Fail\(\), and .* is none"
+    ):
+        driver.pool(print, on_failure=value)
+
+
+def test_the_bounds_may_be_lifted(driver: Driver) -> None:
+    pool = driver.pool(print, max_backlog=None, max_lane=None, max_dead=None, warn_after=None)
+    for event in range(100):
+        pool.add_nowait("a", event)
+    assert len(pool.stop()) == 100
 
 
 def test_a_start_that_is_wrong_starts_nothing(driver: Driver) -> None:
@@ -191,6 +223,6 @@ def test_a_class_is_a_handler_whatever_its_instances_are(driver: Driver) -> None
     assert made == ["event"]
 
 
-def test_the_default_number_of_workers_is_that_of_the_standard_library(driver: Driver) -> None:
-    assert driver.pool(print).workers == min(32, (os.cpu_count() or 1) + 4)
+def test_the_number_of_workers_has_a_default(driver: Driver) -> None:
+    assert driver.pool(print).workers == driver.default_workers
     assert driver.pool(print, workers=3).workers == 3

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support import PATIENCE, Driver, Gate, eventually, has_adders, has_handled, in_thread
+from support import PATIENCE, Driver, Gate, eventually, has_adders, has_handled, in_thread, threads_of_pools
 from workpool import HandlerError, PoolClosed, PoolFull
 
 
@@ -27,9 +27,9 @@ def test_the_calls_of_the_original_work_as_they_stood(driver: Driver) -> None:
 def test_fault_01_stop_waits_for_workers_that_have_only_just_started(driver: Driver) -> None:
     started: list[threading.Thread] = []
     for _ in range(100):
-        before = set(threading.enumerate())
+        before = threads_of_pools()
         pool = driver.pool(print).start(8)
-        started = [thread for thread in threading.enumerate() if thread not in before]
+        started = [thread for thread in threads_of_pools() if thread not in before]
         pool.stop()
         assert not any(thread.is_alive() for thread in started)
 
@@ -213,11 +213,11 @@ def test_fault_12_a_missing_handler_is_found_at_once(driver: Driver) -> None:
 
 def test_fault_13_the_order_test_can_fail() -> None:
     """The checker says so where order is broken; test_planted breaks the code and sees the suite fail."""
-    from workpool.testing.history import Kind, Record, _order
+    from workpool.testing.history import Kind, Record, order
 
     kinds: list[tuple[Kind, int]] = [
         ("add", 1), ("accepted", 1), ("add", 2), ("accepted", 2), ("start", 2), ("end", 2), ("start", 1), ("end", 1),
     ]  # fmt: skip
     records = [Record(kind, number, "a", 0) for kind, number in kinds]
-    assert _order(records) == ["P2 order: event 2 of key 'a' started before the earlier event 1"]
-    assert _order(sorted(records, key=lambda record: record.number)) == []
+    assert order(records) == ["P2 order: event 2 of key 'a' started before the earlier event 1 had ended"]
+    assert order(sorted(records, key=lambda record: record.number)) == []

@@ -107,11 +107,12 @@ def test_half_of_the_bound_behind_slow_keys_is_warned_of_once(
             pool.add_nowait("other", 0)
     [record] = caplog.records
     assert record.getMessage() == (
-        "pool 'orders': 5 events, half of max_backlog, wait behind keys in flight, 5 of them behind key 'slow'"
+        "pool 'orders': 5 events, half of max_backlog, wait behind blocked keys, "
+        "5 of them of key 'slow', which is in flight"
     )
     assert str(caught.value) == (
         "pool 'orders' is full: 10 events wait (max_backlog=10); the event was not added; "
-        "10 of those that wait are behind key 'slow', which is in flight"
+        "10 of those that wait are of key 'slow', which is in flight"
     )
     gate.open.set()
     pool.drain(PATIENCE)
@@ -131,10 +132,10 @@ def test_a_warning_and_a_full_pool_name_the_key_whatever_its_text_does(
     pool.add(slow, 1)
     pool.add(slow, 2)
     [record] = caplog.records
-    assert record.getMessage().endswith(f"1 of them behind key {key}")
-    with pytest.raises(PoolFull, match=f"behind key {key}, which is in flight"):
+    assert record.getMessage().endswith(f"1 of them of key {key}, which is in flight")
+    with pytest.raises(PoolFull, match=f"of key {key}, which is in flight"):
         pool.add_nowait("other", 3)
-    with pytest.raises(TimeoutError, match=f"behind key {key}, which is in flight; given up after 0 s"):
+    with pytest.raises(TimeoutError, match=f"of key {key}, which is in flight; given up after 0 s"):
         pool.add("other", 3, timeout=0)
     gate.open.set()
     pool.drain(PATIENCE)

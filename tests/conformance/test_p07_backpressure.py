@@ -49,7 +49,7 @@ def test_add_nowait_on_a_full_pool_has_not_accepted(driver: Driver) -> None:
 def test_add_with_a_time_out_gives_up_and_has_not_accepted(driver: Driver, timeout: float) -> None:
     gate = Gate()
     pool = full_pool(driver, gate)
-    with pytest.raises(TimeoutError, match=f"2 of those that wait are behind key 'held'.*given up after {timeout} s"):
+    with pytest.raises(TimeoutError, match=f"2 of those that wait are of key 'held'.*given up after {timeout} s"):
         pool.add("other", 9, timeout=timeout)
     assert pool.stats().added == 3
     gate.open.set()

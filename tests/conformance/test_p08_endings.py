@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from support import PATIENCE, Driver, Gate, begin, eventually, has_adders, in_thread
+from support import PATIENCE, Driver, Gate, begin, eventually, has_adders, in_thread, threads_of_pools
 from workpool import DrainIncomplete, PoolClosed, StopTimeout
 
 
@@ -25,9 +25,9 @@ def test_drain_finishes_all_that_was_accepted(driver: Driver) -> None:
 def test_stop_right_after_start_waits_for_every_worker(driver: Driver) -> None:
     """The original returned before its workers had begun in 1,997 of 2,000 runs."""
     for _ in range(200):
-        threads = set(threading.enumerate())
+        threads = threads_of_pools()
         assert driver.pool(print, workers=4).start().stop(PATIENCE) == []
-        assert set(threading.enumerate()) <= threads
+        assert threads_of_pools() <= threads
 
 
 def test_drain_refuses_outside_at_once_and_takes_from_handlers_to_the_last(driver: Driver) -> None:

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import random
+from contextlib import suppress
+from functools import partial
 
 import pytest
 
-from support import PATIENCE, Driver, eventually, in_thread
-from workpool import HandlerError, Stats
-
-
-def holds(stats: Stats) -> bool:
-    ended = stats.handled + stats.dead + stats.returned + stats.merged + stats.cancelled
-    return (
-        stats.added == ended + stats.in_flight + stats.waiting
-        and stats.waiting == stats.queued + stats.delayed + stats.retrying + stats.parked
-        and stats.waiting + stats.in_flight >= stats.keys
-    )
+from support import PATIENCE, Driver, adds_up, eventually, in_thread
+from workpool import DrainIncomplete, HandlerError, ParkKey, PoolFull, Retry, RetryAfter, Skip, SkipEvent, Stats
 
 
 @pytest.mark.parametrize("ending", ["drain", "stop", "failure"])
@@ -27,7 +20,7 @@ def test_they_add_up_while_events_come_and_go(driver: Driver, ending: str) -> No
     wrong: list[Stats] = []
 
     def handle(event: int) -> None:
-        if not holds(stats := pool.stats()):
+        if not adds_up(stats := pool.stats()):
             wrong.append(stats)
         if event % 50 == 7:
             pool.add(rng.randrange(9), 1)
@@ -50,9 +43,52 @@ def test_they_add_up_while_events_come_and_go(driver: Driver, ending: str) -> No
         getattr(pool, ending)(PATIENCE)
     assert wrong == []
     stats = pool.stats()
-    assert holds(stats)
+    assert adds_up(stats)
     assert (stats.in_flight, stats.waiting, stats.keys) == (0, 0, 0)
     assert stats.returned == len(pool.left)
+
+
+@pytest.mark.parametrize("ending", ["drain", "stop"])
+def test_they_add_up_while_events_fail_and_keys_are_held(driver: Driver, ending: str) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    wrong: list[Stats] = []
+
+    def handle(event: int) -> None:
+        if not adds_up(stats := pool.stats()):
+            wrong.append(stats)
+        if rng.random() < 0.3:
+            raise rng.choice([ValueError(), RetryAfter(0), SkipEvent(), ParkKey()])
+
+    policy = Retry(attempts=3, base=0.001, then=Skip())
+    pool = driver.pool(handle, workers=4, max_backlog=50, max_lane=20, max_dead=10, on_failure=policy).start()
+
+    def add(event: int) -> bool:
+        try:
+            pool.add(rng.randrange(9), event, timeout=0.01)
+            return True
+        except TimeoutError:
+            for key in pool.parked():
+                rng.choice([pool.resume, pool.skip_head])(key)
+            with suppress(PoolFull, ValueError):  # Newer ones may have taken its place.
+                for dead in pool.dead():
+                    pool.replay(dead)
+            return False
+
+    for event in range(1000):
+        eventually(partial(add, event))
+    if ending == "stop":
+        pool.stop(PATIENCE)
+    else:
+        with suppress(DrainIncomplete):
+            pool.drain(PATIENCE)
+    assert wrong == []
+    stats = pool.stats()
+    assert adds_up(stats)
+    assert (stats.in_flight, stats.waiting, stats.keys) == (0, 0, 0)
+    assert stats.returned == len(pool.left)
+    assert stats.dead - stats.replayed - stats.dead_forgotten == len(pool.dead())
 
 
 def test_each_place_is_counted(driver: Driver) -> None:

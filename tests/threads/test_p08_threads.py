@@ -7,13 +7,11 @@ import threading
 
 import pytest
 
-from support import PATIENCE, Gate, eventually, in_thread, wait
-from workpool import EventWorkerPool, StopTimeout
+from support import PATIENCE, Gate, begin, eventually, in_thread, threads_of_pools, wait
+from workpool import Delivery, EventWorkerPool, Retry, StopTimeout
+from workpool.dispatch import Dispatch
 from workpool.mutex import give_way
-
-
-def worker_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("workpool")]
+from workpool.testing import FakeClock
 
 
 @pytest.mark.parametrize("ending", ["drain", "stop"])
@@ -33,9 +31,9 @@ def test_an_ending_returns_when_the_last_thread_has_ended(ending: str, monkeypat
     monkeypatch.setattr(EventWorkerPool, "_leave", leave_slowly)
     monkeypatch.setattr(threading.Thread, "join", tell_and_join)
     pool = EventWorkerPool[str, int](print, workers=1).start()
-    [thread] = worker_threads()
+    threads = threads_of_pools()
     getattr(pool, ending)()
-    alive = thread.is_alive()
+    alive = [thread for thread in threads if thread.is_alive()]
     awaited.set()
     assert not alive
 
@@ -56,7 +54,35 @@ def test_asking_for_the_end_again_and_again_piles_up_nothing() -> None:
     for ended in (pool, EventWorkerPool[str, int](print)):
         for _ in range(10):
             ended.stop()
-        assert ended._wakeups.qsize() + ended._ended.qsize() <= 3
+        assert ended._wakeups.qsize() + ended._ended.qsize() <= 4
+
+
+def test_a_drain_that_waits_for_a_retry_keeps_no_worker_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a note is kept of some key: the worker that is woken for nothing wakes nobody in turn."""
+    takes = 0
+    take = Dispatch.take
+
+    def counting(core: Dispatch[str, int], worker: int) -> tuple[str, int] | None:
+        nonlocal takes
+        takes += 1
+        return take(core, worker)
+
+    def handle(event: int, delivery: Delivery) -> None:
+        if delivery.attempt == 1:
+            raise ValueError
+
+    monkeypatch.setattr(Dispatch, "take", counting)
+    clock = FakeClock()
+    pool = EventWorkerPool[str, int](handle, workers=2, on_failure=Retry(base=60, jitter="none"), clock=clock).start()
+    pool.park("idle")
+    pool.add("a", 1)
+    eventually(lambda: pool.stats().retrying == 1)
+    drained = begin(pool, "drain", PATIENCE)
+    for _ in range(20_000):
+        pool.stats()
+    assert takes < 20
+    clock.advance(60)
+    drained()
 
 
 @pytest.mark.parametrize("number", [0, 3])
@@ -119,8 +145,8 @@ def test_an_interrupted_start_leaves_no_thread_and_returns_every_event(monkeypat
 
 def test_threads_are_named_after_their_pool() -> None:
     with EventWorkerPool(print, workers=2, name="orders"):
-        names = sorted(thread.name for thread in worker_threads())
-    assert names == ["workpool-orders-0", "workpool-orders-1"]
+        names = sorted(thread.name for thread in threads_of_pools())
+    assert names == ["workpool-orders-0", "workpool-orders-1", "workpool-orders-timekeeper"]
 
 
 def test_a_thread_that_has_the_number_of_a_worker_that_left_is_no_handler(monkeypatch: pytest.MonkeyPatch) -> None:

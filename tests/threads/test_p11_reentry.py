@@ -1,7 +1,4 @@
-"""P11: an exception or a call that comes in between leaves the pool whole.
-
-The tracer raises at one line that runs, then at the next one in another run, until a run meets no more lines.
-"""
+"""P11: an exception or a call that comes in between leaves the pool whole."""
 
 from __future__ import annotations
 
@@ -12,40 +9,30 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
+from queue import SimpleQueue
 from types import FrameType
 from typing import Any
 
 import pytest
 
-import workpool
-from support import PATIENCE, Gate, begin, eventually, has_adders, in_thread, run_python
-from workpool import EventWorkerPool, HandlerError, PoolClosed
+from support import PATIENCE, Gate, adds_up, begin, eventually, has_adders, has_line, in_thread, run_python
+from tracer import Cut, Tracer, cut_calls
+from workpool import (
+    Delivery,
+    EventWorkerPool,
+    HandlerError,
+    Park,
+    ParkKey,
+    Policy,
+    PoolClosed,
+    Retry,
+    RetryAfter,
+    Skip,
+    SkipEvent,
+)
+from workpool.testing import FakeClock
 
-PACKAGE = str(Path(workpool.__file__).parent)
 INSIDE = "this thread is inside the pool already"
-
-
-class Cut(BaseException):
-    """What comes in between."""
-
-
-class Tracer:
-    """Raises `Cut` once, at the given number of lines of the package after it was armed."""
-
-    def __init__(self, at: int) -> None:
-        self.at, self.lines, self.armed, self.where = at, 0, False, ""
-
-    def __call__(self, frame: FrameType, event: str, argument: Any) -> Any:
-        if not frame.f_code.co_filename.startswith(PACKAGE):
-            return None
-        if event == "line" and self.armed:
-            self.lines += 1
-            if self.lines == self.at:
-                self.armed = False
-                self.where = f"{frame.f_code.co_qualname}:{frame.f_lineno}"
-                raise Cut(self.where)
-        return self
 
 
 @pytest.fixture(autouse=True)
@@ -54,21 +41,6 @@ def tracing_as_before() -> Iterator[None]:
     yield
     sys.settrace(before)
     threading.settrace(before)
-
-
-def cut_calls(call: Callable[[], object], at: int) -> tuple[bool, str]:
-    """Make a call that is cut at one line; whether there was such a line, and where."""
-    tracer = Tracer(at)
-    sys.settrace(tracer)
-    tracer.armed = True
-    try:
-        call()
-    except Cut:
-        pass
-    finally:
-        tracer.armed = False
-        sys.settrace(None)
-    return bool(tracer.where), tracer.where
 
 
 @pytest.mark.parametrize("lane", ["idle key", "second event", "third event"])
@@ -288,6 +260,192 @@ def test_a_worker_that_is_cut_at_any_line_of_its_leaving_leaves(workers: int, mo
         assert (stats.handled, stats.in_flight, stats.waiting) == (1, 0, 0), tracer.where
         assert (pool.left, pool._inside) == ([], set()), tracer.where
         if not tracer.where:
+            return
+    raise AssertionError("there is no end of lines")
+
+
+@pytest.mark.parametrize("policy", [Retry(base=10), Retry(base=0), Skip(), Park()], ids=repr)
+def test_a_worker_that_is_cut_while_its_handler_fails_loses_nothing(policy: Policy) -> None:
+    """Two adders wait for room in the lane of the event that fails: what becomes of it is theirs to know too."""
+    for at in range(1, 1000):
+        handled: list[int] = []
+        tracer = Tracer(at)
+        gate = Gate()
+
+        def handle(event: int, delivery: Delivery) -> None:
+            if event == 0 and delivery.attempt == 1:
+                gate(event)  # noqa: B023
+                tracer.armed = True  # noqa: B023
+                raise ValueError
+            tracer.armed = False  # noqa: B023
+            handled.append(event)  # noqa: B023
+
+        pool: EventWorkerPool[str, int] = EventWorkerPool(
+            handle, workers=1, max_lane=1, on_failure=policy, clock=FakeClock()
+        )
+        for key, event in (("a", 0), ("a", 1), ("b", 2)):
+            pool.add(key, event)
+        threading.settrace(tracer)
+        try:
+            pool.start()
+        finally:
+            threading.settrace(None)
+        gate.wait_inside()
+        adders = []
+        for event in (3, 4):
+            adders.append(in_thread(partial(pool.add, "a", event)))
+            eventually(partial(has_line, pool, event - 2))
+        gate.open.set()
+        eventually(lambda: bool(tracer.where) or 2 in handled)  # noqa: B023
+        with suppress(HandlerError):
+            pool.stop(PATIENCE)
+        accepted = [0, 1, 2]
+        for event, done in enumerate(adders, 3):
+            with suppress(HandlerError, PoolClosed):
+                done()
+                accepted.append(event)
+        found = handled + [event for _, event in pool.left] + [dead.event for dead in pool.dead()]
+        assert sorted(found) == accepted, tracer.where
+        stats = pool.stats()
+        assert adds_up(stats), tracer.where
+        assert stats.added == len(accepted), tracer.where
+        assert (stats.in_flight, stats.waiting, stats.keys) == (0, 0, 0), tracer.where
+        in_lane = [event for event in handled if event != 2] + [event for key, event in pool.left if key == "a"]
+        assert in_lane == sorted(in_lane), tracer.where
+        if not tracer.where:
+            assert at > 30, "the tracer has seen no lines"
+            return
+    raise AssertionError("there is no end of lines")
+
+
+class TimekeeperTracer(Tracer):
+    """Cuts the timekeeper only, and not in the clock of the test."""
+
+    def __call__(self, frame: FrameType, event: str, argument: Any) -> Any:
+        if not threading.current_thread().name.endswith("timekeeper") or "testing" in frame.f_code.co_filename:
+            return None
+        return super().__call__(frame, event, argument)
+
+
+class ArmingNudges(SimpleQueue[None]):
+    """Where the timekeeper sleeps: when it wakes, the tracer is armed, from the time on when that is asked for."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        self.tracer, self.arms = tracer, False
+
+    def get(self, block: bool = True, timeout: float | None = None) -> None:
+        self.tracer.armed = False
+        super().get(block, timeout)
+        self.tracer.armed = self.arms and not self.tracer.where
+
+
+@pytest.mark.parametrize("when", ["while it looks", "while it leaves"])
+def test_a_timekeeper_that_is_cut_at_any_line_leaves_a_failed_pool_with_nothing_lost(
+    when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threading, "excepthook", lambda arguments: None)  # What cuts it as it leaves, leaves it.
+    for at in range(1, 1000):
+        tracer = TimekeeperTracer(at)
+        clock = FakeClock()
+        nudges = ArmingNudges(tracer)
+        gate = Gate()
+        handled: list[str] = []
+
+        def handle(event: str, delivery: Delivery) -> None:
+            if event[0] == "g":
+                gate(event)  # noqa: B023
+            elif delivery.attempt == 1 and event in ("a0", "b0"):
+                raise ParkKey if event == "b0" else RetryAfter(5)
+            handled.append(event)  # noqa: B023
+
+        pool: EventWorkerPool[str, str] = EventWorkerPool(handle, workers=2, max_lane=1, warn_after=10, clock=clock)
+        pool._nudges = nudges
+        threading.settrace(tracer)
+        try:
+            pool.start()
+        finally:
+            threading.settrace(None)
+        events = ["g0", "a0", "b0", "a1", "b1", "c0"]
+        for event in events:
+            pool.add(event[0], event)
+        gate.wait_inside()
+        eventually(lambda: pool.stats().retrying + pool.stats().parked + len(handled) == 3)  # noqa: B023
+        adder = in_thread(partial(pool.add, "a", "a2"))
+        eventually(partial(has_line, pool))
+        if when == "while it looks":
+            nudges.arms = True
+            for seconds in (3, 11):  # It finds a handler that runs; then a key that is due, and that handler late.
+                clock.advance(seconds)
+                eventually(lambda: bool(tracer.where) or (not tracer.armed and pool._nudges.empty()))  # noqa: B023
+            nudges.arms = tracer.armed = False
+        else:
+            clock.advance(14)
+            eventually(lambda: "a2" in handled)  # noqa: B023
+            nudges.arms = True
+        stopped = in_thread(partial(pool.stop, PATIENCE))
+        eventually(lambda: "stopping" in repr(pool))  # noqa: B023
+        gate.open.set()
+        with suppress(HandlerError):
+            stopped()
+        with suppress(HandlerError, PoolClosed):
+            adder()
+            events.append("a2")
+        stats = pool.stats()
+        assert adds_up(stats), tracer.where
+        assert (stats.in_flight, stats.waiting, stats.keys) == (0, 0, 0), tracer.where
+        assert sorted(handled + [event for _, event in pool.left]) == sorted(events), tracer.where
+        if not tracer.where:
+            assert at > 10, "the tracer has seen no lines"
+            return
+    raise AssertionError("there is no end of lines")
+
+
+@pytest.mark.parametrize("key", ["parked", "retrying", "idle", "in flight"])
+@pytest.mark.parametrize("call", ["park", "resume", "skip_head", "replay"])
+def test_a_call_by_hand_that_is_cut_at_any_line_is_made_or_not(call: str, key: str) -> None:
+    for at in range(1, 1000):
+        gate = Gate()
+        handled: list[str] = []
+
+        def handle(event: str, delivery: Delivery) -> None:
+            if event == "in flight 0":
+                gate(event)  # noqa: B023
+            elif delivery.attempt == 1 and event in ("parked 0", "retrying 0", "dead"):
+                raise {"p": ParkKey(), "r": RetryAfter(5), "d": SkipEvent()}[event[0]]
+            handled.append(event)  # noqa: B023
+
+        pool: EventWorkerPool[str, str] = EventWorkerPool(handle, workers=2, max_lane=1, clock=FakeClock()).start()
+        events = [f"{key} {n}" for key in ("parked", "retrying", "in flight") for n in (0, 1)]
+        for event in ["dead", *events]:
+            pool.add(event.rsplit(" ", 1)[0], event)
+        gate.wait_inside()
+        eventually(lambda: (pool.stats().parked, pool.stats().retrying, pool.stats().dead) == (1, 1, 1))  # noqa: B023
+        adders = []
+        for number, name in enumerate(("parked", "retrying"), 1):
+            adders.append(in_thread(partial(pool.add, name, f"{name} 2")))
+            eventually(partial(has_line, pool, number))
+        [dead] = pool.dead()
+
+        def by_hand() -> None:
+            with suppress(ValueError):
+                getattr(pool, call)(dead if call == "replay" else key)  # noqa: B023
+
+        was_cut, where = cut_calls(by_hand, at)
+        pool._step(pool._core.check_invariants)
+        gate.open.set()
+        eventually(lambda: pool.stats().in_flight == 0)  # noqa: B023
+        for each in {*pool.parked(), "retrying"}:
+            with suppress(ValueError):
+                pool.resume(each)
+        for done in adders:
+            done()
+        pool.drain(PATIENCE)
+        found = sorted(handled + [each.event for each in pool.dead()])
+        assert [event for event in found if event != "dead"] == sorted([*events, "parked 2", "retrying 2"]), where
+        assert len(found) - len(events) - 2 == 1, where
+        assert adds_up(pool.stats()), where
+        if not was_cut:
+            assert at > 5
             return
     raise AssertionError("there is no end of lines")
 

@@ -37,6 +37,42 @@ def test_a_pool_that_is_forgotten_is_drained_at_the_end_of_the_process() -> None
     assert sorted(map(int, result.stdout.split())) == sorted([*range(20), *range(10, 20)])
 
 
+def test_so_it_is_with_an_event_that_waits_for_its_retry() -> None:
+    result = run_python(
+        """
+        import os
+        from workpool import EventWorkerPool, Retry
+
+        def handle(event, delivery):
+            os.write(1, b"%d.%d " % (event, delivery.attempt))
+            if delivery.attempt < 3:
+                raise ValueError
+
+        pool = EventWorkerPool(handle, workers=2, on_failure=Retry(base=0.01, jitter="none")).start()
+        pool.add("a", 1)
+        pool.add("a", 2)
+        """
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["1.1", "1.2", "1.3", "2.1", "2.2", "2.3"]
+
+
+def test_what_is_parked_at_the_end_of_the_process_is_told() -> None:
+    result = run_python(
+        """
+        from workpool import EventWorkerPool, ParkKey
+
+        def handle(event):
+            raise ParkKey
+
+        pool = EventWorkerPool(handle, workers=1, name="orders").start()
+        pool.add("a", 1)
+        """
+    )
+    assert "pool 'orders' was not drained when the process ended" in result.stderr
+    assert "pool 'orders' has drained but for parked keys: 1 events left" in result.stderr
+
+
 def test_so_it_is_when_the_main_thread_ends_by_an_exception() -> None:
     result = run_python(
         """
@@ -162,7 +198,9 @@ FORKED = """
         for each in (pool, unstarted):
             for call in (
                 lambda: each.add("a", 1), lambda: each.add_nowait("a", 1), lambda: each.drain(1), lambda: each.stop(1),
-                each.stats, each.start, lambda: each.left, each.__enter__,
+                each.stats, each.start, lambda: each.left, each.__enter__, each.dead, each.parked, each.top,
+                lambda: each.explain("a"), lambda: each.park("a"), lambda: each.resume("a"),
+                lambda: each.skip_head("a"), lambda: each.replay(None),
             ):
                 try:
                     call()
@@ -186,7 +224,7 @@ FORKED = """
 def test_in_a_forked_child_every_call_raises_and_the_parent_goes_on(held: bool) -> None:
     result = run_python(FORKED.replace("{held}", str(held)))
     assert (result.returncode, result.stderr) == (0, ""), result.stderr
-    assert result.stdout.split() == ["16", "6" if held else "5"], result.stdout
+    assert result.stdout.split() == ["32", "6" if held else "5"], result.stdout
 
 
 @pytest.mark.parametrize("ending", ["return", "raise ValueError('in the child')"])
@@ -232,7 +270,7 @@ def test_a_handler_that_forks_leaves_the_backlog_to_the_parent(ending: str) -> N
 def test_a_pool_does_not_pickle_and_is_not_copied() -> None:
     pool: EventWorkerPool[Any, Any] = EventWorkerPool(print, name="orders")
     for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
-        with pytest.raises(TypeError, match="pool 'orders' holds threads and cannot be pickled or copied"):
+        with pytest.raises(TypeError, match="pool 'orders' holds workers and cannot be pickled or copied"):
             attempt(pool)
 
 

@@ -1,0 +1,133 @@
+"""The calls that mean the same on every driver, and never wait: to look at a pool, and to act on its keys by hand."""
+
+from __future__ import annotations
+
+import heapq
+from typing import Literal, NoReturn
+
+from workpool.arguments import count
+from workpool.driver import Driver
+from workpool.errors import describe
+from workpool.lanes import E, K
+from workpool.records import Dead, Explanation, Stats
+
+__all__ = ["Pool"]
+
+
+class Pool(Driver[K, E]):
+    """What every pool has beside its own `start`, `add`, `drain` and `stop`."""
+
+    # Seen from outside.
+
+    @property
+    def left(self) -> list[tuple[K, E]]:
+        """What the ending returned, as `stop()` gives it; empty until the pool has ended."""
+        return self._step(lambda: self._core.left)
+
+    def stats(self) -> Stats:
+        """All counts, at one instant."""
+        return self._step(self._core.stats)
+
+    def explain(self, key: K) -> Explanation:
+        """What a key waits for: its state, which attempt, the last error, how many events wait. O(workers).
+
+        Raises:
+            TypeError: The key is not hashable.
+        """
+        return self._step(self._core.explain, key)
+
+    def top(self, n: int = 10, *, by: Literal["depth", "age"] = "depth") -> list[Explanation]:
+        """The keys to look at first, each explained.
+
+        It looks at every active key, O(keys), with the pool stopped for a copy of their list only.
+
+        Args:
+            n: How many at most.
+            by: "depth" for those with most events waiting; "age" for those that have been held longest.
+
+        Raises:
+            TypeError, ValueError: An argument is wrong.
+        """
+        count("n", n)
+        if by == "depth":
+            lanes, busy = self._step(lambda: (list(self._core.lanes.items()), self._core.keys_in_flight()))
+            in_flight = set(map(id, busy))
+            depths = ((len(behind or ()) + (id(key) not in in_flight), key) for key, behind in lanes)
+            keys = [key for _, key in heapq.nlargest(n, depths, key=lambda each: each[0])]
+        elif by == "age":
+            held = self._step(lambda: list(self._core.held()))
+            keys = [each.key for each in heapq.nsmallest(n, held, key=lambda each: each.since)]
+        else:
+            raise ValueError(f'by must be "depth" or "age", and is {by!r}')
+        found = self._step(lambda: [self._core.explain(key) for key in keys])
+        if by == "age":
+            return sorted((each for each in found if each.since is not None), key=lambda each: each.since or 0.0)
+        return sorted((each for each in found if each.waiting), key=lambda each: -each.waiting)
+
+    # By hand.
+
+    def dead(self) -> list[Dead]:
+        """The events that were given up on, the oldest first: the newest `max_dead` of those not replayed."""
+        return self._step(lambda: list(self._core.buried))
+
+    def replay(self, dead: Dead) -> None:
+        """Add a dead event once more: a new event, at the end of its key's lane. Never waits.
+
+        Raises:
+            PoolFull, PoolClosed, HandlerError: It was not added, and is still among the dead.
+            ValueError: It is not among the dead: it was replayed, or is not kept any more.
+        """
+        if not self._by_hand(self._core.replay, dead):
+            raise ValueError("this event is not among the dead: it was replayed, or newer ones took its place")
+
+    def parked(self) -> list[K]:
+        """The keys that are parked: those whose events wait until `resume` or `skip_head`. O(of them)."""
+        return self._step(self._core.parked_keys)
+
+    def park(self, key: K) -> None:
+        """Hold a key: none of its events starts until it is resumed. One that is in flight ends first.
+
+        A key without events can be parked too, and is remembered until it is resumed.
+
+        Raises:
+            PoolClosed, HandlerError: The pool starts nothing more.
+            TypeError: The key is not hashable.
+        """
+        self._by_hand(self._core.park, key, self._clock.now())
+
+    def resume(self, key: K) -> None:
+        """Let a parked key go on, with the event at its head; or retry now what waits for its retry.
+
+        The count of its attempts goes on too: with no attempt left, one more failure parks it again.
+
+        Raises:
+            ValueError: The key is not held.
+            PoolClosed, HandlerError: The pool starts nothing more.
+        """
+        if not self._by_hand(self._core.resume, key):
+            raise ValueError(f"key {describe(key)} is not parked")
+
+    def skip_head(self, key: K) -> Dead:
+        """Give up on the event at the head of a held key, and let the rest go on.
+
+        Returns:
+            The event, as it is among the dead.
+
+        Raises:
+            ValueError: The key is not held, or has no event.
+            PoolClosed, HandlerError: The pool starts nothing more.
+        """
+        dead = self._by_hand(self._core.skip_head, key, self._clock.now())
+        if dead is None:
+            raise ValueError(f"key {describe(key)} is not parked, or has no event to skip")
+        return dead
+
+    def __repr__(self) -> str:
+        core = self._core
+        return (
+            f"<EventWorkerPool {core.name!r}: {core.state.value}, "
+            f"{core.waiting} events waiting, {core.in_flight} in flight>"
+        )
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"pool {self._core.name!r} holds workers and cannot be pickled or copied")
