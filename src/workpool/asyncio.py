@@ -1,0 +1,525 @@
+"""EventWorkerPool on one event loop.
+
+The core decides; this module waits, wakes and calls. Its rules:
+
+- *The worker is the task that runs the handler*: so many workers, so many tasks, whatever waits, is held, or is idle.
+- *Each step of the core is made without an await in between*, mostly on the loop's thread. The mutex is there for
+  `add_from_thread` and for those who only look, and to know when a signal handler or a finaliser finds its own thread
+  inside (P11). Nobody but the loop's thread touches a future or a timer.
+- *A cancel that was asked for puts the event back* at the head of its lane and stops the pool, whatever the handler
+  makes of it; a `CancelledError` that nobody asked for is a failed attempt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import traceback
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any, Final, Self, cast
+
+from workpool.arguments import count, duration, seconds
+from workpool.clock import Clock
+from workpool.driver import TIMEKEEPER
+from workpool.errors import DrainIncomplete, HandlerCancelled, WorkpoolError, describe
+from workpool.handlers import Delivery, takes_delivery
+from workpool.lanes import NOTHING, E, K
+from workpool.mutex import Forked, give_way
+from workpool.policy import Fail, Policy
+from workpool.pool import Pool
+from workpool.records import State
+
+__all__ = ["EventWorkerPool"]
+
+_BURST: Final = 64
+"""Events that a worker handles before others of the loop get their turn, where no handler ever waits."""
+
+
+class EventWorkerPool(Pool[K, E]):
+    """Handles events on an event loop: each exactly once, in order per key, no key blocking another.
+
+    It means what `workpool.EventWorkerPool` means, with these differences. The handler is a coroutine function; `add`,
+    `drain` and `stop` are awaited, and `async with` starts and drains. The pool belongs to the loop that it is first
+    used on: a call from elsewhere raises, but for `add_from_thread`. It lives no longer than its loop: where that ends
+    first, the workers are cancelled, the pool is stopped, what is left is in `left`, and an error is logged.
+
+    Cost: a task for each worker, and one timer; no task for a key, for an event that waits, or for a retry.
+
+    Args:
+        handler: Awaited as `handler(event)`, or as `handler(event, delivery)` where its second positional parameter has
+            no default or is named `delivery`.
+        workers: How many handlers run at once, each in a task; None for 100.
+        timeout: How many seconds one delivery may take; it is cancelled then, and has failed with a `TimeoutError`.
+            None for as long as it takes. A handler that never awaits cannot be cancelled, and one that returns although
+            it was cancelled has handled its event.
+        max_backlog: As on threads, and so are all others.
+        max_lane: How many events of one key may wait behind its first.
+        name: Names the pool in errors, log records and tasks.
+        on_failure: What a handler that raises means.
+        max_dead: How many events that were given up on are kept.
+        warn_after: A handler that takes more than so many seconds is logged once, with its stack.
+        clock: Where the time comes from; `timeout` always counts the loop's.
+
+    Raises:
+        TypeError: The handler is no coroutine function or cannot be called so, or an argument is of the wrong type.
+        ValueError: A number is too low.
+    """
+
+    def __init__(
+        self,
+        handler: Callable[[E], Awaitable[object]] | Callable[[E, Delivery], Awaitable[object]],
+        *,
+        workers: int | None = None,
+        timeout: float | None = None,
+        max_backlog: int | None = 10_000,
+        max_lane: int | None = None,
+        name: str = "default",
+        on_failure: Policy = Fail(),  # noqa: B008 - frozen
+        max_dead: int | None = 1000,
+        warn_after: float | None = 60.0,
+        clock: Clock | None = None,
+    ) -> None:
+        self._takes_delivery = takes_delivery(handler, awaited=True)
+        self._handler: Callable[..., Awaitable[object]] = handler
+        self._timeout = None if timeout is None else duration("timeout", timeout)
+        super().__init__(
+            workers=100 if workers is None else workers, max_backlog=max_backlog, max_lane=max_lane, name=name,
+            on_failure=on_failure, max_dead=max_dead, warn_after=warn_after, clock=clock,
+        )  # fmt: skip
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: dict[asyncio.Task[None], int] = {}
+        self._sleepers: list[asyncio.Future[None]] = []
+        self._wakeups = 0
+        """Wake-ups that no sleeper has taken yet."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._nudged = False
+        self._ended = asyncio.Event()
+
+    def start(self, workers: int | None = None) -> Self:
+        """Start the workers, on the loop that runs. Events that were added before are handled now.
+
+        Raises:
+            RuntimeError: It was started before, or no loop runs, or another than the pool's.
+            PoolClosed: It was drained or stopped before.
+            TypeError, ValueError: `workers` is wrong.
+        """
+        number = self.workers if workers is None else count("workers", workers)
+        loop = self._require_loop()
+        me = object()
+        try:
+            self._step(self._enlist, me, number)
+            for worker in range(number):
+                task = loop.create_task(self._live(worker), name=f"workpool-{self._core.name}-{worker}")
+                self._tasks[task] = worker
+                task.add_done_callback(partial(self._forget, worker))
+            self._keep_time()
+        except BaseException:
+            if self._starter is me:
+                self._step(self._write_off)
+            raise
+        return self
+
+    async def add(self, key: K, event: E, *, timeout: float | None = None) -> None:
+        """Add an event at the end of its key's lane.
+
+        When this returns, the event is accepted; when it raises, it is not: a cancelled `add` has added nothing, unless
+        its event was accepted before the cancel came. It waits only while the pool, or the lane, is full.
+
+        From the task that runs a handler of the same pool it never waits: the event is accepted over the bound. A task
+        that a handler has started is like any other.
+
+        Args:
+            key: Names the lane: any hashable object.
+            event: Any object.
+            timeout: How many seconds to wait at most; None waits as long as it takes.
+
+        Raises:
+            TimeoutError, PoolClosed, HandlerError, TypeError: As on threads.
+            RuntimeError: This is another loop's, or a forked child's, or a call from inside the pool.
+        """
+        patience = seconds(timeout)
+        self._require_loop()
+        gate = self._enter(key, event, self._make_gate)
+        if gate is None:
+            return
+        gate.key = key
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    await gate
+        except BaseException:
+            self._step(self._withdraw, gate, key)
+            raise
+        self._require_let_in(gate, key, timeout)
+
+    def add_nowait(self, key: K, event: E) -> None:
+        """Add an event as `add` does, or raise at once where that would wait.
+
+        Raises:
+            PoolFull: The pool, or the lane, is full, whoever calls.
+            PoolClosed, HandlerError, TypeError, RuntimeError: As for `add`.
+        """
+        loop = self._require_loop()
+        self._enter(key, event)
+        if asyncio.current_task() is None:
+            loop.call_soon_threadsafe(_nothing)  # A signal handler's: the loop may sleep, and has not heard of it.
+
+    def add_from_thread(self, key: K, event: E, *, timeout: float | None = None) -> None:
+        """Add an event as `add` does, from a thread that is not the loop's, and wait there.
+
+        Raises:
+            RuntimeError: This is the loop's own thread, or its loop does not run.
+            TimeoutError, PoolClosed, HandlerError, TypeError: As for `add`.
+        """
+        loop = self._loop
+        if loop is None or not loop.is_running():
+            raise RuntimeError(f"pool {self._core.name!r} has no loop that runs: start it first")
+        if loop is asyncio._get_running_loop():
+            raise RuntimeError("this is the loop's own thread: await add(...) instead")
+        self._enter(key, event, SimpleQueue, self._await, seconds(timeout))
+
+    async def drain(self, timeout: float | None = None) -> None:
+        """Handle all that was accepted, retries included, then end; refuse adds from outside at once.
+
+        From a handler this only asks, and returns at once. Cancelling it cancels the waiting: the pool goes on.
+
+        Args:
+            timeout: How many seconds to wait at most; None waits as long as it takes.
+
+        Raises:
+            TimeoutError: It has not ended yet. It goes on draining.
+            DrainIncomplete: It ended with events left: of parked keys, which are no work; or what a `stop()` left.
+            HandlerError: The pool failed.
+            RuntimeError: It was never started and events wait: `start()` it, or `stop()` it to get them back.
+        """
+        patience = seconds(timeout)
+        self._require_loop()
+        self._step(self._close, False)
+        if await self._wait(patience):
+            self._require_drained()
+        elif not self._is_inside():
+            raise self._not_drained(timeout)
+
+    async def stop(self, timeout: float | None = None) -> list[tuple[K, E]]:
+        """Finish what is in flight, start nothing more, refuse every add, and return what was not handled.
+
+        From a handler this only asks, and returns an empty list at once. Handlers are not cancelled: give deliveries a
+        `timeout` where they may hang.
+
+        Args:
+            timeout: How many seconds to wait at most; None waits as long as it takes.
+
+        Returns:
+            The events that were not handled, as (key, event), in order within each key; also kept as `left`.
+
+        Raises:
+            StopTimeout: Handlers are still running. A later call waits again.
+            HandlerError: The pool failed.
+        """
+        patience = seconds(timeout)
+        self._require_loop()
+        self._step(self._close, True)
+        if not await self._wait(patience) and self._is_inside():
+            return []
+        return self._require_stopped(timeout)
+
+    async def __aenter__(self) -> Self:
+        self._require_loop()
+        if not self._step(self._has_started):
+            self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._require_loop()
+        if error is None:
+            try:
+                await self.drain()
+            except DrainIncomplete:
+                if not self._core.stopped:  # Else whoever stopped it asked for that, and finds the rest in `left`.
+                    raise
+            except WorkpoolError:
+                raise
+            except BaseException:
+                self._step(self._close, True)  # An exception leaves the block after all: a cancel, in the wait.
+                raise
+            return
+        self._step(self._close, True)
+        await self._wait(None)
+        if left := len(self._core.left):
+            error.add_note(f"pool {self._core.name!r} was stopped with {left} events left")
+
+    # The workers.
+
+    async def _live(self, worker: int) -> None:
+        """One worker's life: it works, and leaves whatever happens."""
+        task = cast("asyncio.Task[None]", asyncio.current_task())
+        try:
+            self._tasks[task] = worker  # An eager task is here before `start` has it.
+            await self._work(worker, task.cancelling)
+            self._leave(worker)
+        except BaseException:
+            self._leave(worker)  # Once more, where it was cut short: each part of it may be done twice.
+            raise
+
+    def _forget(self, worker: int, task: asyncio.Task[None]) -> None:
+        """See to a task that is done. One that was cancelled before it began has not lived, and did not leave."""
+        self._tasks.pop(task, None)
+        if worker in self._core.workers and not isinstance(self._mutex, Forked):
+            self._fail(worker, None, asyncio.CancelledError(), cancelled=True)
+            self._leave(worker)
+
+    async def _work(self, worker: int, cancelled: Callable[[], int]) -> None:  # noqa: PLR0915 - one step, as there
+        """Sleep, take, handle, next, until the pool is settled. It is cut short as its twin on threads is (P11)."""
+        core, mutex, takes_delivery = self._core, self._mutex, self._takes_delivery
+        handler = self._handler if self._timeout is None else self._handle_in_time
+        item: tuple[K, E] | None = None
+        ended = False  # The event was handled, and its key is not passed on yet.
+        burst = 0
+        try:
+            while core.state is State.OPEN or not self._step(core.settle):
+                await self._sleep()
+                if not mutex.acquire(False):
+                    give_way(mutex)
+                item = core.take(worker)
+                if core.notes:
+                    item = self._heed(worker, item, NOTHING)
+                if core.wake():
+                    self._wake()
+                if core.adders and core.has_room():
+                    self._admit()
+                mutex.release()
+                while item is not None:
+                    burst += 1
+                    if burst > _BURST:
+                        burst = 1
+                        await asyncio.sleep(0)
+                    try:
+                        # The handler's return and its record are one statement: no exception falls between.
+                        if takes_delivery:
+                            attempt = core.attempt(item[0]) if core.notes else 1
+                            _result, ended = await handler(item[1], Delivery(item[0], attempt)), True
+                        else:
+                            _result, ended = await handler(item[1]), True
+                    except (Exception, asyncio.CancelledError) as error:
+                        if ended or self._mutex is not mutex or not self._is_failure(worker, item, error, cancelled()):
+                            raise
+                        item = None
+                        if cancelled():
+                            raise asyncio.CancelledError from error  # The handler made another error of it.
+                        break
+                    key, item, _result = item[0], None, None  # The event is released here.
+                    if self._mutex is not mutex:
+                        return  # The handler forked, and this is the child: what waits is the parent's.
+                    if cancelled():
+                        raise asyncio.CancelledError  # The handler kept it to itself.
+                    if not mutex.acquire(False):
+                        give_way(mutex)
+                    item, ended = core.next(worker, key), False
+                    if core.notes:
+                        item = self._heed(worker, item, key)
+                    if core.adders and core.has_room():
+                        self._admit()
+                    mutex.release()
+                    del key
+        except BaseException as error:
+            if self._mutex is not mutex or cast("asyncio.AbstractEventLoop", self._loop).is_closed():
+                raise
+            is_asked = isinstance(error, asyncio.CancelledError) and cancelled() > 0
+            self._fail(worker, item, error, ended, is_asked)
+            if is_asked:
+                raise
+
+    async def _handle_in_time(self, *arguments: Any) -> None:
+        async with asyncio.timeout(self._timeout):
+            await self._handler(*arguments)
+
+    def _is_failure(
+        self, worker: int, item: tuple[K, E], error: Exception | asyncio.CancelledError, cancels: int
+    ) -> bool:
+        """Put aside an event that failed; False where it has not, or its failure is the pool's."""
+        if isinstance(error, Exception):
+            return self._put_aside(worker, item, error)
+        if cancels:
+            return False
+        unasked = HandlerCancelled("the handler raised CancelledError, and nobody had cancelled it")
+        unasked.__cause__ = error
+        if not self._put_aside(worker, item, unasked):
+            raise unasked
+        return True
+
+    async def _sleep(self) -> None:
+        """Wait for a wake-up."""
+        sleeper = cast("asyncio.AbstractEventLoop", self._loop).create_future()
+        try:
+            self._step(self._lie_down, sleeper)
+            await sleeper
+        except BaseException:
+            with suppress(ValueError):
+                self._sleepers.remove(sleeper)
+            if sleeper.done() and not sleeper.cancelled():
+                self._step(self._wake)  # It came, and was not heard.
+            raise
+
+    def _keep_time(self) -> None:
+        """Look what is due, and set the timer for the next look."""
+        try:
+            loop = cast("asyncio.AbstractEventLoop", self._loop)
+            self._nudged = False
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            if not self._core.workers:
+                return
+            until = self._step(self._look_at_time)
+            while self._late:
+                self._report(*self._late.pop())
+            pause = self._clock.pause(until, lambda: _call_on(loop, self._keep_time))
+            if pause is not None and pause < math.inf:
+                self._timer = loop.call_later(pause, self._keep_time)
+        except BaseException as error:
+            self._fail(TIMEKEEPER, None, error)
+
+    def _report(self, worker: int, key: K, seconds: float) -> None:
+        """Log where a handler is that runs for long."""
+        for task, number in self._tasks.items():
+            if number == worker:
+                stack = "".join(traceback.format_list(_stack(task.get_coro())))
+                self._say(
+                    logging.WARNING, "pool %r: the handler of key %s has run for %.0f s, in task %s:\n%s",
+                    self._core.name, describe(key), seconds, task.get_name(), stack,
+                )  # fmt: skip
+
+    # Steps: each is called with the mutex taken.
+
+    def _wake(self, again: bool = True) -> None:
+        if asyncio._get_running_loop() is not self._loop:
+            # From `add_from_thread`.
+            _call_on(cast("asyncio.AbstractEventLoop", self._loop), partial(self._step, self._wake))
+            return
+        while self._sleepers:
+            sleeper = self._sleepers[-1]
+            if woken := not sleeper.done():
+                sleeper.set_result(None)  # Before it is taken off the list: else one that is cut here would lose it.
+            self._sleepers.pop()
+            if woken:
+                return
+        if again or not self._wakeups:
+            self._wakeups += 1
+
+    def _lie_down(self, sleeper: asyncio.Future[None]) -> None:
+        self._sleepers.append(sleeper)
+        if self._wakeups:
+            self._wakeups -= 1
+            self._wake()
+
+    def _nudge(self) -> None:
+        if not self._nudged:
+            cast("asyncio.AbstractEventLoop", self._loop).call_soon(self._keep_time)
+            self._nudged = True
+
+    def _tell(self, adders: list[object]) -> None:
+        for gate in adders:
+            if isinstance(gate, SimpleQueue):
+                gate.put(None)
+            elif not cast("_Gate", gate).done():
+                cast("_Gate", gate).set_result(None)
+
+    def _strike(self, gate: _Gate) -> None:
+        refusal = self._withdraw(gate, gate.key)
+        if refusal is not None:
+            self._core.refused[gate] = refusal  # For when it hears of it.
+
+    def _write_off(self) -> None:
+        """Stop, without the workers that have no task."""
+        self._tell(self._core.stop())
+        for worker in self._core.workers - set(self._tasks.values()):
+            self._core.leave(worker)
+        self._wake()
+        if not self._core.workers:
+            self._all_left()
+
+    def _leave(self, worker: int) -> None:
+        if isinstance(self._mutex, Forked) or cast("asyncio.AbstractEventLoop", self._loop).is_closed():
+            return
+        last = self._step(self._core.leave, worker)
+        self._step(self._wake)  # The next that sleeps may leave too.
+        if last:
+            self._step(self._all_left)
+
+    def _all_left(self) -> None:
+        self._ended.set()  # Before the end, which asks for memory: whoever waits makes it again.
+        if self._timer is not None:
+            self._timer.cancel()
+        self._core.end()
+
+    # Around the steps.
+
+    def _is_inside(self) -> bool:
+        return asyncio._get_running_loop() is self._loop and asyncio.current_task() in self._tasks
+
+    def _require_owner(self) -> None:
+        self._require_loop()
+
+    def _require_loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that runs, which has to be the pool's."""
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise RuntimeError(f"pool {self._core.name!r} belongs to another event loop")
+        return loop
+
+    def _make_gate(self) -> _Gate:
+        return _Gate(self)
+
+    async def _wait(self, timeout: float | None) -> bool:
+        """Wait for the ending; False from a handler, and after the time-out."""
+        if self._is_inside():
+            return False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._ended.wait()
+        if not self._ended.is_set():
+            return False
+        self._step(self._core.end)
+        return True
+
+
+class _Gate(asyncio.Future[None]):
+    """Where an adder waits. A cancel takes it off its list at once: before it hears of that, it could be let in."""
+
+    key: Any = NOTHING
+
+    def __init__(self, pool: EventWorkerPool[Any, Any]) -> None:
+        super().__init__(loop=pool._loop)
+        self._pool = pool
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        if not self.done():
+            self._pool._step(self._pool._strike, self)
+        return super().cancel(msg)
+
+
+def _call_on(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    with suppress(RuntimeError):  # The loop is closed.
+        loop.call_soon_threadsafe(call)
+
+
+def _nothing() -> None:
+    """Do nothing: the loop has woken."""
+
+
+def _stack(coroutine: Any) -> traceback.StackSummary:
+    """Where a coroutine stands: its own frame, and those of what it awaits."""
+    frames = []
+    while (frame := getattr(coroutine, "cr_frame", None)) is not None:
+        frames.append((frame, frame.f_lineno))
+        coroutine = coroutine.cr_await
+    return traceback.StackSummary.extract(frames)
