@@ -15,6 +15,7 @@ from support import PATIENCE
 
 PODS_PY = ROOT / "examples" / "pods.py"
 LEDGER = ROOT / "examples" / "ledger.py"
+LEDGER_RACE = ROOT / "examples" / "ledger_race.py"
 
 
 def python(*args: object) -> subprocess.CompletedProcess[str]:
@@ -102,3 +103,18 @@ def test_the_ledger_by_the_command_holds_with_the_right_key_only(key: str, code:
     assert ("Overdrawn: entry" in done.stderr) == bool(code)
     if not code:
         assert (counts(done.stderr)["events"], counts(done.stderr)["keys"]) == ("400", "20")
+
+
+@pytest.mark.parametrize("how", [[], ["--plain"]], ids=["a coroutine", "a plain function"])
+def test_the_race_of_the_ledger_is_found(how: list[str]) -> None:
+    done = python(LEDGER_RACE, *how)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "fails with AssertionError: money was lost or made" in done.stderr
+    assert done.stderr.count("    ('") == 2, "two transfers are enough"
+    assert "explore(Ledger.transfer" in done.stderr
+
+
+def test_the_ledger_without_the_race_passes() -> None:
+    done = python(LEDGER_RACE, "--fixed")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Explored(runs=100, ")

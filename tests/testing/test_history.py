@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from support import PATIENCE, Gate
-from workpool import Delivery, EventWorkerPool, HandlerError, PoolFull, Stats
+from support import PATIENCE, Gate, eventually
+from workpool import Dead, Delivery, EventWorkerPool, HandlerError, ParkKey, PoolFull, Retry, Skip, SkipEvent, Stats
 from workpool.testing import BrokenPromise, History
 
 
@@ -20,6 +20,8 @@ class Scripted:
         self.left: list[tuple[Any, Any]] = []
         self.keys = 0
         self.full = False
+        self.buried: list[Dead] = []
+        self.forgotten = 0
         self.accepted: dict[Any, Any] = {}
         self.history = History(clock=lambda: self.now, patience=patience)
         self.handler = self.history.handler(lambda event: event())
@@ -32,7 +34,27 @@ class Scripted:
     add_nowait = add
 
     def stats(self) -> Stats:
-        return Stats(0, 0, 0, 0, 0, 0, keys=self.keys)
+        return Stats(0, 0, 0, 0, 0, 0, keys=self.keys, dead_forgotten=self.forgotten)
+
+    def dead(self) -> list[Dead]:
+        return self.buried
+
+    def replay(self, dead: Dead) -> None:
+        if self.full:
+            raise PoolFull
+        self.buried.remove(dead)
+        self.accepted[dead.event.event] = dead.event
+
+    def park(self, key: Any) -> None: ...
+
+    def resume(self, key: Any) -> None: ...
+
+    def skip_head(self, key: Any) -> Dead:
+        return self.bury(next(name for name in self.accepted if name[0] == key))
+
+    def bury(self, name: str) -> Dead:
+        self.buried.append(Dead(name[0], self.accepted[name], 0, "", None, 0.0))
+        return self.buried[-1]
 
     def accept(self, name: str) -> None:
         self.history.add(self, name[0], name)
@@ -40,7 +62,14 @@ class Scripted:
     def handle(self, name: str, during: Any = lambda: None) -> None:
         envelope = self.accepted[name]
         envelope.event = during
-        self.handler(envelope, Delivery(name[0], 1))
+        try:
+            self.handler(envelope, Delivery(name[0], 1))
+        finally:
+            envelope.event = name
+
+    def fail(self, name: str) -> None:
+        with pytest.raises(ZeroDivisionError):
+            self.handle(name, lambda: 1 // 0)
 
     def broken(self) -> list[str]:
         self.accepted.clear()
@@ -60,7 +89,9 @@ def test_nothing_is_broken_where_each_event_is_handled_in_order() -> None:
 def test_p1_an_event_that_is_lost() -> None:
     pool = Scripted()
     pool.accept("a1")
-    assert pool.broken() == ["P1 exactly once: event 0 was accepted, handled 0 times and returned 0 times"]
+    assert pool.broken() == [
+        "P1 exactly once: event 0 was accepted, handled 0 times, returned 0 times and dead 0 times"
+    ]
     with pytest.raises(BrokenPromise, match="P1 exactly once"):
         pool.history.check(pool)
 
@@ -74,8 +105,8 @@ def test_p1_an_event_that_is_handled_twice_or_handled_and_returned() -> None:
     pool.handle("b1")
     pool.left.append(("b", pool.accepted["b1"]))
     assert [line.split(", ", 1)[1] for line in pool.broken()] == [
-        "handled 2 times and returned 0 times",
-        "handled 1 times and returned 1 times",
+        "handled 2 times, returned 0 times and dead 0 times",
+        "handled 1 times, returned 1 times and dead 0 times",
     ]
 
 
@@ -89,17 +120,98 @@ def test_p1_an_event_that_is_refused_and_handled_all_the_same() -> None:
     envelope.number = 1
     pool.handle("a1")
     del envelope
-    assert pool.broken()[0] == "P1 exactly once: event 0 was accepted, handled 0 times and returned 0 times"
-    assert pool.broken()[1] == "P1 exactly once: event 1 was refused, handled 1 times and returned 0 times"
+    assert pool.broken() == [
+        "P1 exactly once: event 1 was refused, handled 1 times, returned 0 times and dead 0 times",
+        "P1 exactly once: event 0 was accepted, handled 0 times, returned 0 times and dead 0 times",
+    ]
 
 
 def test_p1_a_returned_event_is_in_its_place_and_may_have_failed_before() -> None:
     pool = Scripted()
     pool.accept("a1")
-    with pytest.raises(ZeroDivisionError):
-        pool.handle("a1", lambda: 1 // 0)
+    pool.fail("a1")
     pool.left.append(("a", pool.accepted["a1"]))
     assert pool.broken() == []
+
+
+def test_p1_a_dead_event_is_in_its_place_and_so_is_one_that_is_not_kept() -> None:
+    pool = Scripted()
+    for name in ("a1", "a2", "a3"):
+        pool.accept(name)
+    pool.fail("a1")
+    pool.fail("a2")
+    pool.bury("a2")
+    pool.handle("a3")
+    pool.forgotten = 1
+    assert pool.broken() == []
+
+
+def test_p1_an_event_that_is_handled_and_dead() -> None:
+    pool = Scripted()
+    pool.accept("a1")
+    pool.handle("a1")
+    pool.bury("a1")
+    assert pool.broken() == [
+        "P1 exactly once: event 0 was accepted, handled 1 times, returned 0 times and dead 1 times"
+    ]
+    pool.buried.clear()
+    pool.forgotten = 1
+    assert pool.broken() == ["P1 exactly once: 1 events are said to be dead and not kept, and 0 are in no other place"]
+
+
+def test_p1_a_replayed_event_is_a_new_one() -> None:
+    pool = Scripted()
+    pool.accept("a1")
+    pool.fail("a1")
+    dead = pool.bury("a1")
+    pool.full = True
+    with pytest.raises(PoolFull):
+        pool.history.replay(pool, dead)
+    pool.full = False
+    pool.history.replay(pool, dead)
+    del dead
+    pool.accept("a2")
+    assert pool.broken()[0].endswith("event 0 was accepted, handled 0 times, returned 0 times and dead 1 times")
+
+
+def test_p1_and_p2_hold_for_each_life_of_a_replayed_event() -> None:
+    pool = Scripted()
+    for name in ("a1", "a2"):
+        pool.accept(name)
+    pool.fail("a1")
+    pool.history.replay(pool, pool.bury("a1"))
+    pool.handle("a2")
+    pool.handle("a1")
+    assert pool.broken() == []
+
+
+def test_p2_an_event_that_starts_before_the_last_delivery_of_an_earlier_one() -> None:
+    pool = Scripted()
+    for name in ("a1", "a2"):
+        pool.accept(name)
+    pool.fail("a1")
+    pool.handle("a2")
+    pool.handle("a1")
+    assert pool.broken() == ["P2 order: event 1 of key 'a' started before the earlier event 0 had ended"]
+
+
+def test_p2_an_event_that_passes_a_dead_one_has_not_passed_it() -> None:
+    pool = Scripted()
+    for name in ("a1", "a2", "a3"):
+        pool.accept(name)
+    pool.fail("a1")
+    pool.bury("a1")
+    pool.bury("a2")
+    pool.handle("a3")
+    assert pool.broken() == []
+
+
+def test_p2_what_is_returned_out_of_order() -> None:
+    pool = Scripted()
+    for name in ("a1", "a2", "b1"):
+        pool.accept(name)
+    pool.left.extend((name[0], pool.accepted[name]) for name in ("a2", "b1", "a1"))
+    assert pool.broken() == ["P2 order: event 1 of key 'a' is returned before the earlier event 0"]
 
 
 def test_p2_an_event_that_starts_before_an_earlier_one() -> None:
@@ -108,7 +220,7 @@ def test_p2_an_event_that_starts_before_an_earlier_one() -> None:
         pool.accept(name)
     for name in ("a2", "a1", "a3"):
         pool.handle(name)
-    assert pool.broken() == ["P2 order: event 1 of key 'a' started before the earlier event 0"]
+    assert pool.broken() == ["P2 order: event 1 of key 'a' started before the earlier event 0 had ended"]
 
 
 def test_p2_an_event_that_is_handled_while_an_earlier_one_is_returned() -> None:
@@ -117,7 +229,7 @@ def test_p2_an_event_that_is_handled_while_an_earlier_one_is_returned() -> None:
     pool.accept("a2")
     pool.handle("a2")
     pool.left.append(("a", pool.accepted["a1"]))
-    assert pool.broken() == ["P2 order: event 1 of key 'a' started before the earlier event 0"]
+    assert pool.broken() == ["P2 order: event 1 of key 'a' started before the earlier event 0 had ended"]
 
 
 def test_p2_two_events_of_one_key_that_overlap() -> None:
@@ -125,7 +237,10 @@ def test_p2_two_events_of_one_key_that_overlap() -> None:
     pool.accept("a1")
     pool.accept("a2")
     pool.handle("a1", lambda: pool.handle("a2"))
-    assert pool.broken() == ["P2 order: events 0 and 1 of key 'a' overlap"]
+    assert pool.broken() == [
+        "P2 order: events 0 and 1 of key 'a' overlap",
+        "P2 order: event 1 of key 'a' started before the earlier event 0 had ended",
+    ]
 
 
 def test_p3_a_key_that_waits_for_another_beside_an_idle_worker() -> None:
@@ -153,6 +268,65 @@ def test_p3_is_kept_where_all_workers_are_busy_or_the_key_itself_is() -> None:
         pool.handle("a1", slow)
         pool.handle("a2" if workers == 2 else "b1")
         assert pool.broken() == []
+
+
+def test_p3_a_key_that_failed_or_was_parked_waits_for_no_worker() -> None:
+    pool = Scripted()
+    for name in ("a1", "a2"):
+        pool.accept(name)
+    pool.fail("a1")
+    pool.history.park(pool, "b")
+    pool.accept("b1")
+    pool.now = 5
+    pool.handle("a1")
+    pool.history.resume(pool, "b")
+    pool.handle("b1")
+    pool.handle("a2")
+    assert pool.broken() == []
+
+
+@pytest.mark.parametrize("call", ["resume", "skip_head"])
+def test_p5_a_key_that_was_let_go_waits_for_one(call: str) -> None:
+    pool = Scripted()
+    for name in ("a1", "a2"):
+        pool.accept(name)
+    pool.fail("a1")
+    getattr(pool.history, call)(pool, "a")
+    pool.now = 5
+    if call == "resume":
+        pool.handle("a1")
+    pool.handle("a2")
+    assert pool.broken() == [
+        "P5 no lost wake-up: an event of key 'a' waited 5.000 s while 2 of 2 workers had nothing to do"
+    ]
+
+
+def test_p3_a_worker_that_is_busy_with_what_is_returned_later_is_busy() -> None:
+    pool = Scripted(workers=1)
+    for name in ("a1", "b1"):
+        pool.accept(name)
+
+    def slow() -> None:
+        pool.now = 5
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        pool.handle("a1", slow)
+    pool.handle("b1")
+    pool.left.append(("a", pool.accepted["a1"]))
+    assert pool.broken() == []
+
+
+def test_p3_what_is_skipped_before_its_first_delivery_has_waited_for_nobody() -> None:
+    pool = Scripted()
+    pool.accept("b1")
+    pool.handle("b1")
+    pool.accept("a1")
+    pool.bury("a1")
+    pool.now = 5
+    pool.accept("b2")
+    pool.handle("b2")
+    assert pool.broken() == []
 
 
 def test_p4_a_key_or_an_event_that_stays_in_the_pool() -> None:
@@ -237,3 +411,29 @@ def test_a_real_pool_that_fails_keeps_its_promises() -> None:
         pool.drain(PATIENCE)
     caught.value.__cause__.__traceback__ = None  # type: ignore[union-attr]
     history.check(pool)
+
+
+def test_a_real_pool_with_policies_keeps_its_promises() -> None:
+    history = History(patience=PATIENCE)
+
+    errors: dict[str, list[Exception]] = {
+        "retry": [ValueError()], "skip": [SkipEvent()], "park": [ParkKey(), SkipEvent()],
+    }  # fmt: skip
+
+    def handle(event: str) -> None:
+        if errors.get(event):
+            raise errors[event].pop(0)
+
+    policy = Retry(base=0, then=Skip())
+    pool = EventWorkerPool[str, Any](history.handler(handle), workers=2, on_failure=policy, max_dead=1).start()
+    history.park(pool, "c")
+    for key, event in (("a", "retry"), ("a", "skip"), ("b", "park"), ("b", "last"), ("c", "by hand"), ("c", "last")):
+        history.add(pool, key, event)
+    eventually(lambda: pool.stats().parked == 2 and pool.stats().dead == 1)
+    history.resume(pool, "b")
+    eventually(lambda: pool.stats().dead == 2)
+    history.replay(pool, pool.dead()[0])
+    history.skip_head(pool, "c")
+    pool.drain(PATIENCE)
+    history.check(pool)
+    assert (pool.stats().dead_forgotten, pool.stats().replayed) == (1, 1)

@@ -3,16 +3,20 @@
 Each event is numbered and travels in an envelope, so that two equal events, and even the same object added twice,
 stay two. What is checked, with `a` and `b` two events of one key:
 
-- P1: an accepted event was handled once, or is in `left`, and never both; no other event reached the handler.
-- P2: if the add of `a` returned before the add of `b` was called, `a` ended before `b` started. No two deliveries of
-  one key overlap.
+- P1: an accepted event was handled once, or is in `left`, or is dead, and never two of these; no other event reached
+  the handler. Of dead events that the pool does not keep any more only the number is known, and that has to be right.
+- P2: if the add of `a` returned before the add of `b` was called, the last delivery of `a` ended before the first of
+  `b` started, and what is left is in order. No two deliveries of one key overlap.
 - P3: no event waited beside a worker without work, while events of other keys were in flight.
-- P4: of what has ended, nothing is left in the pool: no key, and no reference to an event.
+- P4: of what has ended, nothing is left in the pool: no key, and no reference to an event that is not dead.
 - P5: no event waited beside a worker without work, while nothing was in flight.
 
 P3 and P5 compare times, because a worker needs a moment to wake up: they count from `patience` seconds on, once the
-first event has started, and for events that were not returned by an ending. The other checks compare the order of
-records only, and a record is one append to a list, which threads make one at a time.
+first event has started, and for events that were not returned by an ending. A key waits for no worker from a failed
+delivery on until its next one, or while it was parked by hand: what the failure meant is the pool's to know. The other
+checks compare the order of records only, and a record is one append to a list, which threads make one at a time.
+
+A replayed event is a new one in the same envelope. So what is done by hand is done through the history too.
 """
 
 from __future__ import annotations
@@ -20,21 +24,22 @@ from __future__ import annotations
 import functools
 import gc
 import itertools
+import math
 import time
 import weakref
-from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Hashable
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from workpool.arguments import seconds
-from workpool.dispatch import Stats
 from workpool.handlers import Delivery, takes_delivery
+from workpool.records import Dead, Stats
 
 __all__ = ["BrokenPromise", "History"]
 
 E = TypeVar("E")
-Kind = Literal["add", "accepted", "refused", "start", "end", "raised"]
+Kind = Literal["add", "accepted", "refused", "start", "end", "raised", "park", "resume", "skip"]
 
 
 class BrokenPromise(AssertionError):
@@ -49,16 +54,22 @@ class Pool(Protocol):
     def add(self, key: Any, event: Any, *, timeout: float | None = None) -> None: ...
     def add_nowait(self, key: Any, event: Any) -> None: ...
     def stats(self) -> Stats: ...
+    def dead(self) -> list[Dead]: ...
+    def replay(self, dead: Dead) -> None: ...
+    def park(self, key: Any) -> None: ...
+    def resume(self, key: Any) -> None: ...
+    def skip_head(self, key: Any) -> Dead: ...
     @property
     def left(self) -> list[tuple[Any, Any]]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One thing that happened to one event."""
+    """One thing that happened to one event, or to a key."""
 
     kind: Kind
     number: int
+    """The event's; -1 where it happened to a key."""
     key: Hashable
     time: float
 
@@ -75,6 +86,20 @@ class Envelope(Generic[E]):
 
     def __repr__(self) -> str:
         return f"<event {self.number} of key {self.key!r}: {self.event!r}>"
+
+
+@dataclass(slots=True)
+class Life:
+    """What became of an event between one add, or replay, and its end. The times are places in the history."""
+
+    number: int
+    called: int
+    accepted: float = math.inf
+    refused: bool = False
+    first: float = math.inf
+    """When its first delivery started,"""
+    last: float = -1
+    """and when its last ended."""
 
 
 class History:
@@ -100,10 +125,11 @@ class History:
 
         @functools.wraps(handler, assigned=("__name__", "__doc__"), updated=())
         def recording(envelope: Envelope[Any], delivery: Delivery) -> object:
-            number, key = envelope.number, delivery.key
+            number, key, event = envelope.number, delivery.key, envelope.event
+            del envelope  # A traceback that somebody keeps would keep it.
             self._record("start", number, key)
             try:
-                result = handler(envelope.event, delivery) if wants_delivery else handler(envelope.event)
+                result = handler(event, delivery) if wants_delivery else handler(event)
             except BaseException:
                 self._record("raised", number, key)
                 raise
@@ -115,11 +141,33 @@ class History:
 
     def add(self, pool: Pool, key: Hashable, event: object, *, timeout: float | None = None) -> None:
         """Add an event to the pool as `pool.add` does."""
-        self._add(key, event, lambda envelope: pool.add(key, envelope, timeout=timeout))
+        envelope = self._wrap(key, event)
+        self._accept(envelope.number, key, lambda: pool.add(key, envelope, timeout=timeout))
 
     def add_nowait(self, pool: Pool, key: Hashable, event: object) -> None:
         """Add an event to the pool as `pool.add_nowait` does."""
-        self._add(key, event, lambda envelope: pool.add_nowait(key, envelope))
+        envelope = self._wrap(key, event)
+        self._accept(envelope.number, key, lambda: pool.add_nowait(key, envelope))
+
+    def replay(self, pool: Pool, dead: Dead) -> None:
+        """Add a dead event once more as `pool.replay` does."""
+        self._accept(dead.event.number, dead.key, lambda: pool.replay(dead))
+
+    def park(self, pool: Pool, key: Hashable) -> None:
+        """Hold a key as `pool.park` does."""
+        self._record("park", -1, key)
+        pool.park(key)
+
+    def resume(self, pool: Pool, key: Hashable) -> None:
+        """Let a held key go on as `pool.resume` does."""
+        pool.resume(key)
+        self._record("resume", -1, key)
+
+    def skip_head(self, pool: Pool, key: Hashable) -> Dead:
+        """Give up on the first event of a held key as `pool.skip_head` does."""
+        dead = pool.skip_head(key)
+        self._record("skip", dead.event.number, key)
+        return dead
 
     def handled(self, key: Hashable) -> int:
         """How many events of a key were handled."""
@@ -139,21 +187,26 @@ class History:
     def violations(self, pool: Pool) -> list[str]:
         """What `check` raises for, as one line each; empty where every promise was kept."""
         left = [envelope.number for _, envelope in pool.left]
+        dead = [each.event.number for each in pool.dead()]
         records = list(self._records)
+        started = {record.number for record in records if record.kind == "start"}
+        aside = set(left) | (set(dead) - started)
         return [
-            *_exactly_once(records, left),
-            *_order(records),
-            *_isolation([record for record in records if record.number not in left], pool.workers, self._patience),
-            *self._residue(pool, set(left)),
+            *exactly_once(lives_of(records), records, left, dead, pool.stats().dead_forgotten),
+            *order(records, pool.left),
+            *_isolation(records, aside, pool.workers, self._patience),
+            *self._residue(pool, {*left, *dead}),
         ]
 
-    def _add(self, key: Hashable, event: object, add: Callable[[Envelope[Any]], None]) -> None:
+    def _wrap(self, key: Hashable, event: object) -> Envelope[Any]:
         envelope = Envelope(next(self._numbers), key, event)
-        number = envelope.number
         self._envelopes.append(weakref.ref(envelope))
+        return envelope
+
+    def _accept(self, number: int, key: Hashable, add: Callable[[], None]) -> None:
         self._record("add", number, key)
         try:
-            add(envelope)
+            add()
         except Exception:
             self._record("refused", number, key)
             raise
@@ -162,74 +215,174 @@ class History:
     def _record(self, kind: Kind, number: int, key: Hashable) -> None:
         self._records.append(Record(kind, number, key, self._clock()))
 
-    def _residue(self, pool: Pool, left: set[int]) -> list[str]:
+    def _residue(self, pool: Pool, kept: set[int]) -> list[str]:
         broken = []
         if keys := pool.stats().keys:
             broken.append(f"P4 no residue: {keys} keys are left in a pool that has ended")
         gc.collect()
         alive = [ref() for ref in self._envelopes]
-        held = [envelope for envelope in alive if envelope is not None and envelope.number not in left]
+        held = [envelope for envelope in alive if envelope is not None and envelope.number not in kept]
         broken.extend(f"P4 no residue: {envelope!r} has ended and is still referred to" for envelope in held)
         return broken
 
 
-def _exactly_once(records: list[Record], left: list[int]) -> list[str]:
-    counts: dict[Kind, dict[int, int]] = {
-        kind: defaultdict(int) for kind in ("add", "accepted", "refused", "start", "end", "raised")
-    }
-    for record in records:
-        counts[record.kind][record.number] += 1
-    returned: dict[int, int] = defaultdict(int)
-    for number in left:
-        returned[number] += 1
-    broken = []
-    for number in counts["add"]:
-        accepted, refused = counts["accepted"][number], counts["refused"][number]
-        places = counts["end"][number] + returned[number]
-        if places > 1 or (accepted and not places) or (refused and places):
-            broken.append(
-                f"P1 exactly once: event {number} was {'accepted' if accepted else 'refused'}, "
-                f"handled {counts['end'][number]} times and returned {returned[number]} times"
-            )
+def lives_of(records: list[Record]) -> dict[Hashable, list[Life]]:
+    """What became of the events of each key, in the order of their adds."""
+    lives: dict[Hashable, list[Life]] = defaultdict(list)
+    current: dict[int, Life] = {}
+    for at, record in enumerate(records):
+        if record.kind == "add":
+            current[record.number] = Life(record.number, at)
+            lives[record.key].append(current[record.number])
+        if record.number not in current:
+            continue
+        life = current[record.number]
+        if record.kind == "accepted":
+            life.accepted = at
+        elif record.kind == "refused":
+            life.refused = True
+        elif record.kind == "start":
+            life.first = min(life.first, at)
+        elif record.kind in ("end", "raised"):
+            life.last = at
+    return lives
+
+
+def exactly_once(
+    lives: dict[Hashable, list[Life]], records: list[Record], left: list[int], dead: list[int], forgotten: int
+) -> list[str]:
+    handled = Counter(record.number for record in records if record.kind == "end")
+    returned, buried = Counter(left), Counter(dead)
+    accepted: Counter[int] = Counter()
+    refused: Counter[int] = Counter()
+    adds: Counter[int] = Counter()
+    for life in itertools.chain(*lives.values()):
+        adds[life.number] += 1
+        accepted[life.number] += life.accepted < math.inf
+        refused[life.number] += life.refused
+    broken, lost, unknown = [], [], 0
+    for number, times in adds.items():
+        died = buried[number] + max(0, accepted[number] - 1)  # Of what is replayed, the life before has ended so.
+        places = handled[number] + returned[number] + died
+        told = (
+            f"P1 exactly once: event {number} was {'accepted' if accepted[number] else 'refused'}, "
+            f"handled {handled[number]} times, returned {returned[number]} times and dead {died} times"
+        )
+        unknown += times - accepted[number] - refused[number]  # An add that was cut is accepted or not.
+        if places > times - refused[number]:
+            broken.append(told)
+        elif places < accepted[number]:
+            lost.append(told)
+    if len(lost) > forgotten:
+        broken.extend(lost)
+    elif len(lost) + unknown < forgotten:
+        broken.append(
+            f"P1 exactly once: {forgotten} events are said to be dead and not kept, "
+            f"and {len(lost)} are in no other place"
+        )
     return broken
 
 
-def _order(records: list[Record]) -> list[str]:
-    called: dict[int, int] = {}
-    accepted: dict[int, int] = {}
-    started: dict[Hashable, list[int]] = defaultdict(list)
+def order(records: list[Record], left: Sequence[tuple[Any, Any]] = ()) -> list[str]:
+    lives = lives_of(records)
+    newest = {life.number: life for life in itertools.chain(*lives.values())}
+    returned: dict[Hashable, list[Life]] = defaultdict(list)
+    for key, envelope in left:
+        returned[key].append(newest[envelope.number])
+        newest[envelope.number].last = math.inf  # It would be delivered again.
+    broken = _overlaps(records)
+    for key, of_key in lives.items():
+        broken.extend(
+            f"P2 order: event {later.number} of key {key!r} started before the earlier event {earlier.number} had ended"
+            for earlier, later in _passed(of_key)
+        )
+    for key, of_key in returned.items():
+        latest = of_key[0]
+        for life in of_key:
+            if latest.called > life.accepted:
+                broken.append(
+                    f"P2 order: event {latest.number} of key {key!r} is returned before the earlier event {life.number}"
+                )
+            latest = max(latest, life, key=lambda life: life.called)
+    return broken
+
+
+def _passed(lives: list[Life]) -> Iterator[tuple[Life, Life]]:
+    """Each event of a key that another passed, which was added later and started before it had ended."""
+    started = deque(sorted((life for life in lives if life.first < math.inf), key=lambda life: life.first))
+    latest = Life(-1, -1)  # The one that was added last, of those that started before.
+    for life in sorted((life for life in lives if life.last >= 0), key=lambda life: life.last):
+        while started and started[0].first < life.last:
+            latest = max(latest, started.popleft(), key=lambda life: life.called)
+        if latest.called > life.accepted:
+            yield life, latest
+
+
+def _overlaps(records: list[Record]) -> list[str]:
     running: dict[Hashable, int] = {}
     broken = []
-    for at, record in enumerate(records):
+    for record in records:
         number, key = record.number, record.key
-        if record.kind == "add":
-            called[number] = at
-        elif record.kind == "accepted":
-            accepted[number] = at
-        elif record.kind == "start":
+        if record.kind == "start":
             if key in running:
                 broken.append(f"P2 order: events {running[key]} and {number} of key {key!r} overlap")
             running[key] = number
-            started[key].append(number)
         elif record.kind in ("end", "raised"):
             running.pop(key, None)
-    never = set(accepted) - {number for numbers in started.values() for number in numbers}
-    for record in records:
-        if record.kind == "accepted" and record.number in never:
-            started[record.key].append(record.number)
-    for key, numbers in started.items():
-        last_call, passed_by = -1, -1
-        for number in numbers:
-            if last_call > accepted.get(number, last_call):
-                broken.append(f"P2 order: event {passed_by} of key {key!r} started before the earlier event {number}")
-            if number not in never and called[number] > last_call:
-                last_call, passed_by = called[number], number
     return broken
 
 
-def _isolation(records: list[Record], workers: int, patience: float) -> list[str]:
-    waiting: dict[Hashable, int] = defaultdict(int)
-    running: set[Hashable] = set()
+class _Keys:
+    """What each key does at one place in the history, as far as it shows."""
+
+    def __init__(self, aside: set[int]) -> None:
+        self.running: set[Hashable] = set()
+        self._aside = aside  # Events that never came to a worker, for reasons that are not in the history.
+        self._waiting: dict[Hashable, int] = defaultdict(int)  # Events that have not been delivered.
+        self._begun: set[int] = set()
+        self._failed: set[Hashable] = set()  # Keys whose last delivery failed: who knows what they wait for.
+        self._again: set[Hashable] = set()  # Keys that are to retry now.
+        self._parked: set[Hashable] = set()
+
+    def is_startable(self, key: Hashable) -> bool:
+        """Whether an event of a key waits for nothing but a worker."""
+        held = key in self.running or key in self._failed or key in self._parked
+        return not held and (self._waiting[key] > 0 or key in self._again)
+
+    def note(self, record: Record) -> None:
+        """Go on by one record."""
+        key, number = record.key, record.number
+        if record.kind == "add":
+            self._begun.discard(number)
+        elif record.kind == "accepted":
+            self._waiting[key] += number not in self._aside
+        elif record.kind in ("start", "skip"):
+            self._waiting[key] -= not (number in self._begun or number in self._aside)
+            self._begun.add(number)
+            self._let_go(key)
+            if record.kind == "start":
+                self.running.add(key)
+            else:
+                self._parked.discard(key)
+        elif record.kind in ("end", "raised"):
+            self.running.discard(key)
+            if record.kind == "raised":
+                self._failed.add(key)
+        elif record.kind == "park":
+            self._parked.add(key)
+        elif record.kind == "resume":
+            self._parked.discard(key)
+            if key in self._failed:
+                self._let_go(key)
+                self._again.add(key)
+
+    def _let_go(self, key: Hashable) -> None:
+        self._failed.discard(key)
+        self._again.discard(key)
+
+
+def _isolation(records: list[Record], aside: set[int], workers: int, patience: float) -> list[str]:
+    keys = _Keys(aside)
     startable: OrderedDict[Hashable, float] = OrderedDict()  # Since when, the longest first.
     idle_since: float | None = None  # Workers are there once the first event has started.
     started = False
@@ -242,23 +395,18 @@ def _isolation(records: list[Record], workers: int, patience: float) -> list[str
             waited = now - max(since, idle_since)
             if waited > patience and longest not in reported:
                 reported.add(longest)
+                idle = workers - len(keys.running)
                 broken.append(
-                    f"{'P3 isolation' if running else 'P5 no lost wake-up'}: an event of key {longest!r} waited "
-                    f"{waited:.3f} s while {workers - len(running)} of {workers} workers had nothing to do"
+                    f"{'P3 isolation' if keys.running else 'P5 no lost wake-up'}: an event of key {longest!r} waited "
+                    f"{waited:.3f} s while {idle} of {workers} workers had nothing to do"
                 )
-        if record.kind == "accepted":
-            waiting[key] += 1
-        elif record.kind == "start":
-            waiting[key] -= 1
-            running.add(key)
-            started = True
-        elif record.kind in ("end", "raised"):
-            running.discard(key)
-        if waiting[key] <= 0 or key in running:
-            startable.pop(key, None)
-        else:
+        keys.note(record)
+        started = started or record.kind == "start"
+        if keys.is_startable(key):
             startable.setdefault(key, now)
-        if len(running) >= workers:
+        else:
+            startable.pop(key, None)
+        if len(keys.running) >= workers:
             idle_since = None
         elif idle_since is None and started:
             idle_since = now
