@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.report import format_table, write_page
 from benchmarks.targets import list_targets
-from benchmarks.workloads import backlog, ideal, latency, memory, noop
+from benchmarks.workloads import backlog, ideal, latency, memory, noop, retries
 from benchmarks.workloads.common import FULL, QUICK
 from benchmarks.workloads.residue import STATM
 
@@ -18,6 +18,7 @@ WORKLOADS = {
     "one-key": noop.measure_one_key,
     "new-keys": noop.measure_new_keys,
     "backlog": backlog.measure,
+    "retries": retries.measure,
     "latency": latency.measure,
     "ideal": ideal.measure,
     "memory": memory.measure_waiting,

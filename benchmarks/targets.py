@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from benchmarks.measure import Table
-from benchmarks.subjects import OURS
+from benchmarks.subjects import OURS, UNBOUNDED
 from benchmarks.workloads.memory import NEEDED
 
 
@@ -40,10 +40,12 @@ def list_targets(tables: Mapping[str, Table]) -> list[Target]:
     backlog = range_of(scores("backlog"))
     noops = range_of(scores("spread") | scores("one-key") | scores("new-keys"))
     spread = {where: max(each) for where, each in scores("spread").items()}
+    retries = {where: max(each) for where, each in scores("retries", [UNBOUNDED]).items()}
     after = {where: each[-1] for where, each in scores("residue", [NEEDED]).items()}
     return [
         Target("flat in the workers, the dearest of 1 to 256 to the cheapest", 1.5, noops),
         Target("flat in the backlog, the dearest of B = 0 to 100,000 to the cheapest", 1.3, backlog),
         Target("an event over 1,000 keys to the bare loop", 50, spread),
+        Target("healthy events beside 100,000 keys that back off to the same without them", 1.1, retries),
         Target("memory needed after all keys to memory needed at the start", 1.05, after),
     ]
