@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 
-from workpool.dispatch import Stats
+from workpool.records import Stats
 
 __all__ = ["Progress"]
 
