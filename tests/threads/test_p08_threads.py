@@ -10,6 +10,7 @@ import pytest
 from support import PATIENCE, Gate, begin, eventually, in_thread, threads_of_pools, wait
 from workpool import Delivery, EventWorkerPool, Retry, StopTimeout
 from workpool.dispatch import Dispatch
+from workpool.lanes import NOTHING
 from workpool.mutex import give_way
 from workpool.testing import FakeClock
 
@@ -83,6 +84,14 @@ def test_a_drain_that_waits_for_a_retry_keeps_no_worker_busy(monkeypatch: pytest
     assert takes < 20
     clock.advance(60)
     drained()
+
+
+def test_a_worker_that_wakes_for_nothing_wakes_nobody() -> None:
+    """The same in one step, which no scheduler can hide."""
+    pool = EventWorkerPool[str, int](print, workers=1)
+    pool.park("idle")
+    assert pool._step(pool._heed, 0, None, NOTHING) is None
+    assert pool._wakeups.empty()
 
 
 @pytest.mark.parametrize("number", [0, 3])
