@@ -113,7 +113,7 @@ async def one_round(rng: random.Random, ending: str) -> int:
 
     tasks = [begin(produce(rng.randrange(2**32))) for _ in range(4)]
     threads = [begin(asyncio.to_thread(produce_from_thread, rng.randrange(2**32))) for _ in range(2)]
-    await turns(rng.randrange(1000))
+    await turns(1 + rng.randrange(1000))
     tasks[0].cancel()
     await turns(rng.randrange(100))
     match ending:
