@@ -51,7 +51,8 @@ async def test_events_from_threads_are_handled_in_the_order_of_each_thread() -> 
 
 @on_loop
 async def test_an_event_from_a_thread_wakes_a_loop_that_sleeps() -> None:
-    """Nothing else happens on it: it waits in its selector, without end."""
+    """Nothing else happens on it: it waits in its selector, without end. In debug mode it refuses other threads."""
+    asyncio.get_running_loop().set_debug(True)
     handled = asyncio.Event()
 
     async def handle(event: int) -> None:
