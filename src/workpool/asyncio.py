@@ -13,7 +13,6 @@ The core decides; this module waits, wakes and calls. Its rules:
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import traceback
 from collections.abc import Awaitable, Callable
@@ -23,10 +22,10 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Final, Self, cast
 
-from workpool.arguments import count, duration, seconds
+from workpool.arguments import duration, seconds
 from workpool.clock import Clock
 from workpool.driver import TIMEKEEPER
-from workpool.errors import DrainIncomplete, HandlerCancelled, WorkpoolError, describe
+from workpool.errors import HandlerCancelled
 from workpool.handlers import Delivery, takes_delivery
 from workpool.lanes import NOTHING, E, K
 from workpool.mutex import Forked, give_way
@@ -57,13 +56,8 @@ class EventWorkerPool(Pool[K, E]):
         timeout: How many seconds one delivery may take; it is cancelled then, and has failed with a `TimeoutError`.
             None for as long as it takes. A handler that never awaits cannot be cancelled, and one that returns although
             it was cancelled has handled its event.
-        max_backlog: As on threads, and so are all others.
-        max_lane: How many events of one key may wait behind its first.
-        name: Names the pool in errors, log records and tasks.
-        on_failure: What a handler that raises means.
-        max_dead: How many events that were given up on are kept.
-        warn_after: A handler that takes more than so many seconds is logged once, with its stack.
-        clock: Where the time comes from; `timeout` always counts the loop's.
+        max_backlog, max_lane, name, on_failure, max_dead, warn_after: As on threads.
+        clock: As on threads; but `timeout` always counts the loop's time.
 
     Raises:
         TypeError: The handler is no coroutine function or cannot be called so, or an argument is of the wrong type.
@@ -108,42 +102,31 @@ class EventWorkerPool(Pool[K, E]):
             PoolClosed: It was drained or stopped before.
             TypeError, ValueError: `workers` is wrong.
         """
-        number = self.workers if workers is None else count("workers", workers)
-        loop = self._require_loop()
-        me = object()
+        loop, me = self._require_owner(), object()
         try:
-            self._step(self._enlist, me, number)
+            number = self._step(self._enlist, me, workers)
             for worker in range(number):
                 task = loop.create_task(self._live(worker), name=f"workpool-{self._core.name}-{worker}")
                 self._tasks[task] = worker
                 task.add_done_callback(partial(self._forget, worker))
             self._keep_time()
         except BaseException:
-            if self._starter is me:
-                self._step(self._write_off)
+            self._take_back(me, self._tasks.values())
             raise
         return self
 
     async def add(self, key: K, event: E, *, timeout: float | None = None) -> None:
         """Add an event at the end of its key's lane.
 
-        When this returns, the event is accepted; when it raises, it is not: a cancelled `add` has added nothing, unless
-        its event was accepted before the cancel came. It waits only while the pool, or the lane, is full.
-
-        From the task that runs a handler of the same pool it never waits: the event is accepted over the bound. A task
-        that a handler has started is like any other.
-
-        Args:
-            key: Names the lane: any hashable object.
-            event: Any object.
-            timeout: How many seconds to wait at most; None waits as long as it takes.
+        It is as on threads. An `add` that is cancelled has added nothing, unless its event was accepted before the
+        cancel came. Only the task that runs a handler never waits: one that a handler has started is like any other.
 
         Raises:
             TimeoutError, PoolClosed, HandlerError, TypeError: As on threads.
             RuntimeError: This is another loop's, or a forked child's, or a call from inside the pool.
         """
         patience = seconds(timeout)
-        self._require_loop()
+        self._require_owner()
         gate = self._enter(key, event, self._make_gate)
         if gate is None:
             return
@@ -164,7 +147,7 @@ class EventWorkerPool(Pool[K, E]):
             PoolFull: The pool, or the lane, is full, whoever calls.
             PoolClosed, HandlerError, TypeError, RuntimeError: As for `add`.
         """
-        loop = self._require_loop()
+        loop = self._require_owner()
         self._enter(key, event)
         if asyncio.current_task() is None:
             loop.call_soon_threadsafe(_nothing)  # A signal handler's: the loop may sleep, and has not heard of it.
@@ -188,22 +171,13 @@ class EventWorkerPool(Pool[K, E]):
 
         From a handler this only asks, and returns at once. Cancelling it cancels the waiting: the pool goes on.
 
-        Args:
-            timeout: How many seconds to wait at most; None waits as long as it takes.
-
         Raises:
-            TimeoutError: It has not ended yet. It goes on draining.
-            DrainIncomplete: It ended with events left: of parked keys, which are no work; or what a `stop()` left.
-            HandlerError: The pool failed.
-            RuntimeError: It was never started and events wait: `start()` it, or `stop()` it to get them back.
+            TimeoutError: It has not ended in `timeout` seconds. It goes on draining.
+            DrainIncomplete, HandlerError, RuntimeError: As on threads.
         """
         patience = seconds(timeout)
-        self._require_loop()
         self._step(self._close, False)
-        if await self._wait(patience):
-            self._require_drained()
-        elif not self._is_inside():
-            raise self._not_drained(timeout)
+        self._require_drained(await self._wait(patience), timeout)
 
     async def stop(self, timeout: float | None = None) -> list[tuple[K, E]]:
         """Finish what is in flight, start nothing more, refuse every add, and return what was not handled.
@@ -211,25 +185,20 @@ class EventWorkerPool(Pool[K, E]):
         From a handler this only asks, and returns an empty list at once. Handlers are not cancelled: give deliveries a
         `timeout` where they may hang.
 
-        Args:
-            timeout: How many seconds to wait at most; None waits as long as it takes.
-
         Returns:
             The events that were not handled, as (key, event), in order within each key; also kept as `left`.
 
         Raises:
-            StopTimeout: Handlers are still running. A later call waits again.
+            StopTimeout: Handlers are still running after `timeout` seconds. A later call waits again.
             HandlerError: The pool failed.
         """
         patience = seconds(timeout)
-        self._require_loop()
         self._step(self._close, True)
         if not await self._wait(patience) and self._is_inside():
             return []
         return self._require_stopped(timeout)
 
     async def __aenter__(self) -> Self:
-        self._require_loop()
         if not self._step(self._has_started):
             self.start()
         return self
@@ -237,23 +206,16 @@ class EventWorkerPool(Pool[K, E]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._require_loop()
-        if error is None:
-            try:
-                await self.drain()
-            except DrainIncomplete:
-                if not self._core.stopped:  # Else whoever stopped it asked for that, and finds the rest in `left`.
-                    raise
-            except WorkpoolError:
-                raise
-            except BaseException:
-                self._step(self._close, True)  # An exception leaves the block after all: a cancel, in the wait.
-                raise
+        if error is not None:
+            self._step(self._close, True)
+            await self._wait(None)
+            self._note_left(error)
             return
-        self._step(self._close, True)
-        await self._wait(None)
-        if left := len(self._core.left):
-            error.add_note(f"pool {self._core.name!r} was stopped with {left} events left")
+        try:
+            await self.drain()
+        except BaseException as failure:
+            if not self._leave_block(failure):
+                raise
 
     # The workers.
 
@@ -377,24 +339,17 @@ class EventWorkerPool(Pool[K, E]):
                 self._timer = None
             if not self._core.workers:
                 return
-            until = self._step(self._look_at_time)
-            while self._late:
-                self._report(*self._late.pop())
-            pause = self._clock.pause(until, lambda: _call_on(loop, self._keep_time))
+            pause = self._do_what_is_due(lambda: _call_on(loop, self._keep_time))
             if pause is not None and pause < math.inf:
                 self._timer = loop.call_later(pause, self._keep_time)
         except BaseException as error:
             self._fail(TIMEKEEPER, None, error)
 
     def _report(self, worker: int, key: K, seconds: float) -> None:
-        """Log where a handler is that runs for long."""
         for task, number in self._tasks.items():
             if number == worker:
                 stack = "".join(traceback.format_list(_stack(task.get_coro())))
-                self._say(
-                    logging.WARNING, "pool %r: the handler of key %s has run for %.0f s, in task %s:\n%s",
-                    self._core.name, describe(key), seconds, task.get_name(), stack,
-                )  # fmt: skip
+                self._say_late(key, seconds, f"in task {task.get_name()}", stack)
 
     # Steps: each is called with the mutex taken.
 
@@ -436,22 +391,9 @@ class EventWorkerPool(Pool[K, E]):
         if refusal is not None:
             self._core.refused[gate] = refusal  # For when it hears of it.
 
-    def _write_off(self) -> None:
-        """Stop, without the workers that have no task."""
-        self._tell(self._core.stop())
-        for worker in self._core.workers - set(self._tasks.values()):
-            self._core.leave(worker)
-        self._wake()
-        if not self._core.workers:
-            self._all_left()
-
     def _leave(self, worker: int) -> None:
-        if isinstance(self._mutex, Forked) or cast("asyncio.AbstractEventLoop", self._loop).is_closed():
-            return
-        last = self._step(self._core.leave, worker)
-        self._step(self._wake)  # The next that sleeps may leave too.
-        if last:
-            self._step(self._all_left)
+        if not cast("asyncio.AbstractEventLoop", self._loop).is_closed():
+            super()._leave(worker)
 
     def _all_left(self) -> None:
         self._ended.set()  # Before the end, which asks for memory: whoever waits makes it again.
@@ -464,10 +406,7 @@ class EventWorkerPool(Pool[K, E]):
     def _is_inside(self) -> bool:
         return asyncio._get_running_loop() is self._loop and asyncio.current_task() in self._tasks
 
-    def _require_owner(self) -> None:
-        self._require_loop()
-
-    def _require_loop(self) -> asyncio.AbstractEventLoop:
+    def _require_owner(self) -> asyncio.AbstractEventLoop:
         """The loop that runs, which has to be the pool's."""
         loop = asyncio.get_running_loop()
         if self._loop is None:

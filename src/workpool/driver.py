@@ -11,7 +11,7 @@ import logging
 import random
 import traceback
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Final, Generic, ParamSpec, TypeVar
@@ -20,7 +20,7 @@ from workpool import process
 from workpool.arguments import count, duration, require_hashable
 from workpool.clock import Clock, SystemClock
 from workpool.dispatch import Dispatch
-from workpool.errors import DrainIncomplete, PoolFull, StopTimeout, describe
+from workpool.errors import DrainIncomplete, PoolFull, StopTimeout, WorkpoolError, describe
 from workpool.lanes import NOTHING, E, K
 from workpool.mutex import Forked, Mutex, give_way, make_mutex, require_outside, step
 from workpool.policy import Fail, Park, Policy, Skip, decide, require_policy
@@ -73,6 +73,8 @@ class Driver(abc.ABC, Generic[K, E]):
         self._mutex: Mutex = make_mutex()
         self._starter: object = None
         """Stands for the call of `start` that started the pool."""
+        self._complete = True
+        """Each of its workers has arrived, or may still arrive."""
         self._unstarted: weakref.finalize[Any, Any] = weakref.finalize(self, _report_unstarted, self._core)
         process.pools.add(self)
 
@@ -94,8 +96,13 @@ class Driver(abc.ABC, Generic[K, E]):
     def _is_inside(self) -> bool:
         """Whether a handler of this pool calls."""
 
-    def _require_owner(self) -> None:
+    def _require_owner(self) -> object:
         """Raise where whoever calls may not act on this pool."""
+        return None
+
+    @abc.abstractmethod
+    def _report(self, worker: int, key: K, seconds: float) -> None:
+        """Log where a handler is that runs for long."""
 
     @abc.abstractmethod
     def _all_left(self) -> None:
@@ -198,7 +205,32 @@ class Driver(abc.ABC, Generic[K, E]):
         self._core.rubbish.clear()
         return result
 
+    def _take_back(self, starter: object, arrived: Collection[int]) -> bool:
+        """Stop what a start that failed has begun; False where it has begun nothing."""
+        if self._starter is not starter:
+            return False
+        self._step(self._write_off, arrived)
+        return True
+
+    def _leave_block(self, failure: BaseException) -> bool:
+        """Say whether a block ends quietly whose drain raised; it stops the pool for what comes from outside."""
+        if isinstance(failure, DrainIncomplete):
+            return self._core.stopped  # Whoever stopped it asked for that, and finds the rest in `left`.
+        if not isinstance(failure, WorkpoolError):
+            self._step(self._close, True)  # An exception leaves the block after all: Ctrl-C or a cancel, in the wait.
+        return False
+
     # For workers.
+
+    def _leave(self, worker: int) -> None:
+        """Count a worker out. Any number of calls, each whole or cut."""
+        if isinstance(self._mutex, Forked):
+            return  # The handler forked, and in the child there is nobody to leave.
+        last = self._step(self._core.leave, worker)
+        self._step(self._wake)  # The next that sleeps may leave too.
+        self._step(self._nudge)  # And whoever keeps the time, if that is the last.
+        if last:
+            self._step(self._all_left)
 
     def _decide(self, error: Exception, attempt: int) -> float | Fail | Skip | Park:
         return decide(self._on_failure, error, attempt, random.random())
@@ -260,6 +292,13 @@ class Driver(abc.ABC, Generic[K, E]):
                 "drain() or stop() it before its loop ends", core.name, left,
             )  # fmt: skip
 
+    def _do_what_is_due(self, ring: Callable[[], None]) -> float | None:
+        """Look at the time; how many seconds to sleep then, or None until `ring` is called."""
+        until = self._step(self._look_at_time)
+        while self._late:
+            self._report(*self._late.pop())
+        return self._clock.pause(until, ring)
+
     # Steps: each is called with the mutex taken.
 
     def _withdraw(self, gate: object, key: K) -> Exception | None:
@@ -273,23 +312,40 @@ class Driver(abc.ABC, Generic[K, E]):
         return core.full(key) if was_behind else core.full()
 
     def _has_started(self) -> bool:
+        self._require_owner()
         if self._core.state is not State.OPEN:
             raise self._core.refusal("cannot be entered")
         return self._starter is not None
 
-    def _enlist(self, starter: object, workers: int) -> None:
+    def _enlist(self, starter: object, workers: int | None) -> int:
+        """Count the workers in; how many are to be started."""
+        self._require_owner()
+        number = self.workers if workers is None else count("workers", workers)
         if self._core.state is not State.OPEN:
             raise self._core.refusal("cannot be started")
         if self._starter is not None:
             raise RuntimeError(f"pool {self._core.name!r} was started before")
         self._starter = starter
-        self.workers = workers
-        self._core.start(workers)
+        self.workers = number
+        self._core.start(number)
         self._unstarted.detach()
         if self._core.wake():
             self._wake()
+        return number
+
+    def _write_off(self, arrived: Collection[int]) -> None:
+        """Stop, without the workers that have not arrived: one that could not be started, or comes too late."""
+        self._complete = False
+        self._tell(self._core.stop())
+        for worker in self._core.workers.difference(arrived):
+            self._core.leave(worker)
+        self._wake()
+        self._nudge()
+        if not self._core.workers:
+            self._all_left()
 
     def _close(self, stopping: bool) -> None:
+        self._require_owner()
         core = self._core
         if self._starter is not None:
             self._tell(core.stop() if stopping else core.drain())
@@ -356,16 +412,17 @@ class Driver(abc.ABC, Generic[K, E]):
 
     # What is said.
 
-    def _not_drained(self, timeout: float | None) -> TimeoutError:
-        stats = self._step(self._core.stats)
-        return TimeoutError(
-            f"pool {self._core.name!r} has not drained in {timeout} s: "
-            f"{stats.waiting} events wait, {stats.in_flight} are in flight"
-        )
-
-    def _require_drained(self) -> None:
-        """Raise what tells of a pool that has ended otherwise than by handling everything."""
+    def _require_drained(self, over: bool, timeout: float | None) -> None:
+        """Raise what tells of a pool that has not ended, or otherwise than by handling everything."""
         core = self._core
+        if not over:
+            if self._is_inside():
+                return
+            stats = self._step(core.stats)
+            raise TimeoutError(
+                f"pool {core.name!r} has not drained in {timeout} s: "
+                f"{stats.waiting} events wait, {stats.in_flight} are in flight"
+            )
         if core.failure is not None:
             raise self._step(core.refusal, "is of no more use")
         if left := core.left:
@@ -385,6 +442,11 @@ class Driver(abc.ABC, Generic[K, E]):
             raise self._step(self._core.refusal, "is of no more use")
         return left
 
+    def _note_left(self, error: BaseException) -> None:
+        """Add to what stopped the pool how much that left."""
+        if left := len(self._core.left):
+            error.add_note(f"pool {self._core.name!r} was stopped with {left} events left")
+
     def _warn(self) -> None:
         crowd, self._core.warning = self._core.warning, None
         if crowd is None:
@@ -392,6 +454,12 @@ class Driver(abc.ABC, Generic[K, E]):
         self._say(
             logging.WARNING, "pool %r: %d events, half of max_backlog, wait behind blocked keys, %d of them of key %s, "
             "which is %s", self._core.name, crowd.blocked, crowd.depth, describe(crowd.key), crowd.why,
+        )  # fmt: skip
+
+    def _say_late(self, key: K, seconds: float, place: str, stack: str) -> None:
+        self._say(
+            logging.WARNING, "pool %r: the handler of key %s has run for %.0f s, %s:\n%s",
+            self._core.name, describe(key), seconds, place, stack,
         )  # fmt: skip
 
     def _say(self, level: int, message: str, *args: object, error: BaseException | None = None) -> None:

@@ -15,7 +15,6 @@ The core decides; this module waits, wakes and calls. Its rules:
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import threading
@@ -25,26 +24,20 @@ from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from threading import get_ident
 from types import TracebackType
-from typing import ParamSpec, Self, TypeVar, cast
+from typing import Self, cast
 
 from workpool import process
-from workpool.arguments import count, seconds
+from workpool.arguments import seconds
 from workpool.clock import Clock
 from workpool.driver import TIMEKEEPER
-from workpool.errors import DrainIncomplete, WorkpoolError, describe
 from workpool.handlers import Delivery, takes_delivery
 from workpool.lanes import NOTHING, E, K
-from workpool.mutex import Forked, give_way
+from workpool.mutex import give_way
 from workpool.policy import Fail, Policy
 from workpool.pool import Pool
 from workpool.records import State
 
 __all__ = ["EventWorkerPool"]
-
-
-_log = logging.getLogger("workpool")
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
 
 
 class EventWorkerPool(Pool[K, E]):
@@ -101,7 +94,6 @@ class EventWorkerPool(Pool[K, E]):
         self._nudges: SimpleQueue[None] = SimpleQueue()
         """Calls the timekeeper before its time."""
         self._wakeups: SimpleQueue[None] = SimpleQueue()
-        self._complete = True
         self._threads: dict[int, threading.Thread] = {}
         """The workers that have arrived."""
         self._inside: set[int] = set()
@@ -118,19 +110,17 @@ class EventWorkerPool(Pool[K, E]):
             PoolClosed: It was drained or stopped before.
             TypeError, ValueError: As for the constructor.
         """
-        number = self.workers if workers is None else count("workers", workers)
         me = object()
         try:
-            self._step(self._enlist, me, number)
+            number = self._step(self._enlist, me, workers)
             name = f"workpool-{self._core.name}-timekeeper"
             threading.Thread(target=self._live, args=(TIMEKEEPER,), name=name, daemon=True).start()
             for worker in range(number):
                 name = f"workpool-{self._core.name}-{worker}"
                 threading.Thread(target=self._live, args=(worker,), name=name, daemon=True).start()
         except BaseException:
-            if self._starter is me:
-                self._step(self._write_off)
-                self.stop()
+            if self._take_back(me, self._threads):
+                self._wait(None)
             raise
         return self
 
@@ -185,10 +175,7 @@ class EventWorkerPool(Pool[K, E]):
         """
         patience = seconds(timeout)
         self._step(self._close, False)
-        if self._wait(patience):
-            self._require_drained()
-        elif not self._is_inside():
-            raise self._not_drained(timeout)
+        self._require_drained(self._wait(patience), timeout)
 
     def stop(self, timeout: float | None = None) -> list[tuple[K, E]]:
         """Finish what is in flight, start nothing more, refuse every add, and return what was not handled.
@@ -222,22 +209,16 @@ class EventWorkerPool(Pool[K, E]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is None:
-            try:
-                self.drain()
-            except DrainIncomplete:
-                if not self._core.stopped:  # Else whoever stopped it asked for that, and finds the rest in `left`.
-                    raise
-            except WorkpoolError:
-                raise
-            except BaseException:
-                self._step(self._close, True)  # An exception leaves the block after all: Ctrl-C, in the wait.
-                raise
+        if error is not None:
+            self._step(self._close, True)
+            self._wait(None)
+            self._note_left(error)
             return
-        self._step(self._close, True)
-        self._wait(None)
-        if left := len(self._core.left):
-            error.add_note(f"pool {self._core.name!r} was stopped with {left} events left")
+        try:
+            self.drain()
+        except BaseException as failure:
+            if not self._leave_block(failure):
+                raise
 
     def _live(self, worker: int) -> None:
         """One worker's life: it comes, works, and leaves whatever happens."""
@@ -302,10 +283,7 @@ class EventWorkerPool(Pool[K, E]):
         """Look, and sleep until the next look, until the timekeeper is the last that serves the pool."""
         try:
             while self._core.workers != {TIMEKEEPER}:
-                until = self._step(self._look_at_time)
-                while self._late:
-                    self._report(*self._late.pop())
-                pause = self._clock.pause(until, self._nudge)
+                pause = self._do_what_is_due(self._nudge)
                 with suppress(Empty):
                     self._nudges.get(timeout=None if pause is None else min(pause, threading.TIMEOUT_MAX))
         except BaseException as error:
@@ -318,10 +296,7 @@ class EventWorkerPool(Pool[K, E]):
         stack = "".join(traceback.format_stack(frame)) if frame else ""
         del frame
         if stack and self._step(self._core.key_at, worker) is key:
-            self._say(
-                logging.WARNING, "pool %r: the handler of key %s has run for %.0f s, on thread %s:\n%s",
-                self._core.name, describe(key), seconds, thread.name, stack,
-            )  # fmt: skip
+            self._say_late(key, seconds, f"on thread {thread.name}", stack)
 
     def _place(self, worker: int) -> threading.Thread:
         """The thread that runs the handler of a worker."""
@@ -347,29 +322,14 @@ class EventWorkerPool(Pool[K, E]):
                 self._inside.add(get_ident())
         return self._complete
 
-    def _write_off(self) -> None:
-        """Stop, without the workers that have not arrived: a thread that could not be started, or comes too late."""
-        self._complete = False
-        self._tell(self._core.stop())
-        for worker in self._core.workers - self._threads.keys():
-            self._core.leave(worker)
-        self._nudges.put(None)
-        if not self._core.workers:
-            self._all_left()
-
-    def _enlist(self, starter: object, workers: int) -> None:
-        super()._enlist(starter, workers)
+    def _enlist(self, starter: object, workers: int | None) -> int:
+        number = super()._enlist(starter, workers)
         self._core.workers.add(TIMEKEEPER)
         process.running[self] = None
+        return number
 
     def _leave(self, worker: int) -> None:
-        if isinstance(self._mutex, Forked):
-            return  # The handler forked, and in the child there is nobody to leave.
-        last = self._step(self._core.leave, worker)
-        self._wakeups.put(None)  # The next that sleeps may leave too.
-        self._nudges.put(None)  # And the timekeeper, if it is the last.
-        if last:
-            self._step(self._all_left)
+        super()._leave(worker)
         self._inside.discard(get_ident())
 
     def _all_left(self) -> None:

@@ -168,8 +168,8 @@ BUGS = [
     ),
     Bug(
         "sleeping worker left behind",
-        "threads.py",
-        "        self._wakeups.put(None)  # The next that sleeps may leave too.\n",
+        "driver.py",
+        "        self._step(self._wake)  # The next that sleeps may leave too.\n",
         "",
         "conformance/test_p08_endings.py",
     ),
@@ -218,22 +218,22 @@ BUGS = [
     Bug(
         "block drained on an error",
         "threads.py",
-        "        self._step(self._close, True)\n        self._wait(None)\n",
-        "        self._step(self._close, False)\n        self._wait(None)\n",
+        "            self._step(self._close, True)\n            self._wait(None)\n",
+        "            self._step(self._close, False)\n            self._wait(None)\n",
         "conformance/test_p08_endings.py",
     ),
     Bug(
         "block left at once on an error",
         "threads.py",
-        "        self._wait(None)\n",
-        "",
+        "            self._wait(None)\n            self._note_left(error)\n",
+        "            self._note_left(error)\n",
         "conformance/test_p08_endings.py",
     ),
     Bug(
         "block not stopped by Ctrl-C in its drain",
-        "threads.py",
-        "                self._step(self._close, True)  # An",
-        "                pass  # An",
+        "driver.py",
+        "            self._step(self._close, True)  # An",
+        "            pass  # An",
         "threads/test_p08_threads.py",
     ),
     Bug(
@@ -360,14 +360,14 @@ BUGS = [
     ),
     Bug(
         "start without a thread never ends",
-        "threads.py",
+        "driver.py",
         "        if not self._core.workers:\n            self._all_left()\n",
         "",
         "threads/test_p08_threads.py",
     ),
     Bug(
         "thread that comes too late let in",
-        "threads.py",
+        "driver.py",
         "        self._complete = False\n",
         "",
         "threads/test_p08_threads.py",
@@ -970,7 +970,7 @@ BUGS = [
     ),
     Bug(
         'task left behind',
-        'asyncio.py',
+        'driver.py',
         '        self._step(self._wake)  # The next that sleeps may leave too.\n',
         '',
         'loop/test_loop_endings.py',
@@ -978,8 +978,8 @@ BUGS = [
     Bug(
         'tasks of a start that failed left behind',
         'asyncio.py',
-        '                self._step(self._write_off)\n',
-        '                pass\n',
+        '            self._take_back(me, self._tasks.values())\n',
+        '            pass\n',
         'loop/test_loop_endings.py',
     ),
     Bug(
@@ -1033,9 +1033,9 @@ BUGS = [
     ),
     Bug(
         'block on a loop not stopped by a cancel in its drain',
-        'asyncio.py',
-        '                self._step(self._close, True)  # An',
-        '                pass  # An',
+        'driver.py',
+        '            self._step(self._close, True)  # An',
+        '            pass  # An',
         'loop/test_loop_endings.py',
     ),
 ]  # fmt: skip
