@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import partial
 
-__all__ = ["Delivery", "takes_delivery"]
+__all__ = ["Delivery", "is_awaited", "takes_delivery"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,11 @@ class Delivery:
 
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def is_awaited(handler: object) -> bool:
+    """Whether a handler is a coroutine function: calling it runs nothing until the result is awaited."""
+    return inspect.iscoroutinefunction(_called(handler))
 
 
 def takes_delivery(handler: object, *, awaited: bool = False) -> bool:
@@ -38,8 +43,7 @@ def takes_delivery(handler: object, *, awaited: bool = False) -> bool:
     """
     if not callable(handler):
         raise TypeError(f"the handler must be callable, and {handler!r} is not")
-    plain = isinstance(handler, partial) or inspect.isroutine(handler)
-    called: object = handler if plain else type(handler).__call__
+    called = _called(handler)
     if awaited and not inspect.iscoroutinefunction(called):
         raise TypeError(f"the handler {handler!r} must be a coroutine function (async def): it is awaited on the loop")
     if not awaited and inspect.iscoroutinefunction(called):
@@ -61,6 +65,11 @@ def takes_delivery(handler: object, *, awaited: bool = False) -> bool:
             reason = error
     call = f"handler(event{', delivery' * wanted})"
     raise TypeError(f"the handler {handler!r} cannot be called as {call}: {reason}")
+
+
+def _called(handler: object) -> object:
+    plain = isinstance(handler, partial) or inspect.isroutine(handler)
+    return handler if plain else type(handler).__call__
 
 
 def _wants_delivery(signature: inspect.Signature) -> bool:

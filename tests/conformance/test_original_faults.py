@@ -213,11 +213,11 @@ def test_fault_12_a_missing_handler_is_found_at_once(driver: Driver) -> None:
 
 def test_fault_13_the_order_test_can_fail() -> None:
     """The checker says so where order is broken; test_planted breaks the code and sees the suite fail."""
-    from workpool.testing.history import Kind, Record, order
+    from workpool.testing.checker import Kind, Record, order, read
 
     kinds: list[tuple[Kind, int]] = [
         ("add", 1), ("accepted", 1), ("add", 2), ("accepted", 2), ("start", 2), ("end", 2), ("start", 1), ("end", 1),
     ]  # fmt: skip
-    records = [Record(kind, number, "a", 0) for kind, number in kinds]
-    assert order(records) == ["P2 order: event 2 of key 'a' started before the earlier event 1 had ended"]
-    assert order(sorted(records, key=lambda record: record.number)) == []
+    records: list[Record] = [(kind, number, "a", 0) for kind, number in kinds]
+    assert order(read(records)) == ["P2 order: event 2 of key 'a' started before the earlier event 1 had ended"]
+    assert order(read(sorted(records, key=lambda record: record[1]))) == []

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
+from on_loop import Gate as LoopGate
+from on_loop import begin, on_loop, turns
 from support import PATIENCE, Gate, eventually
 from workpool import Dead, Delivery, EventWorkerPool, HandlerError, ParkKey, PoolFull, Retry, Skip, SkipEvent, Stats
+from workpool.asyncio import EventWorkerPool as LoopPool
 from workpool.testing import BrokenPromise, History
 
 
@@ -59,11 +65,11 @@ class Scripted:
     def accept(self, name: str) -> None:
         self.history.add(self, name[0], name)
 
-    def handle(self, name: str, during: Any = lambda: None) -> None:
+    def handle(self, name: str, during: Any = lambda: None, key: str = "") -> None:
         envelope = self.accepted[name]
         envelope.event = during
         try:
-            self.handler(envelope, Delivery(name[0], 1))
+            self.handler(envelope, Delivery(key or name[0], 1))
         finally:
             envelope.event = name
 
@@ -121,8 +127,8 @@ def test_p1_an_event_that_is_refused_and_handled_all_the_same() -> None:
     pool.handle("a1")
     del envelope
     assert pool.broken() == [
-        "P1 exactly once: event 1 was refused, handled 1 times, returned 0 times and dead 0 times",
         "P1 exactly once: event 0 was accepted, handled 0 times, returned 0 times and dead 0 times",
+        "P1 exactly once: event 1 was refused, handled 1 times, returned 0 times and dead 0 times",
     ]
 
 
@@ -144,6 +150,32 @@ def test_p1_a_dead_event_is_in_its_place_and_so_is_one_that_is_not_kept() -> Non
     pool.handle("a3")
     pool.forgotten = 1
     assert pool.broken() == []
+
+
+def test_p1_a_lost_event_is_not_taken_for_a_dead_one_that_is_not_kept() -> None:
+    """It has never failed, and nobody skipped it."""
+    pool = Scripted()
+    for name in ("a1", "b1"):
+        pool.accept(name)
+    pool.fail("b1")
+    pool.bury("b1")
+    pool.forgotten = 1
+    assert pool.broken() == [
+        "P1 exactly once: event 0 was accepted, handled 0 times, returned 0 times and dead 0 times",
+        "P1 exactly once: 1 events are said to be dead and not kept, and 0 are in no other place",
+    ]
+
+
+def test_p1_an_event_that_comes_under_the_key_of_another() -> None:
+    pool = Scripted()
+    for name in ("a1", "a2"):
+        pool.accept(name)
+    pool.handle("a1", key="b")
+    pool.left.append(("b", pool.accepted["a2"]))
+    assert pool.broken() == [
+        "P1 exactly once: event 0 of key 'a' was delivered under key 'b'",
+        "P1 exactly once: event 1 of key 'a' is returned under key 'b'",
+    ]
 
 
 def test_p1_an_event_that_is_handled_and_dead() -> None:
@@ -172,6 +204,48 @@ def test_p1_a_replayed_event_is_a_new_one() -> None:
     del dead
     pool.accept("a2")
     assert pool.broken()[0].endswith("event 0 was accepted, handled 0 times, returned 0 times and dead 1 times")
+
+
+def test_a_replay_that_is_cut_was_made_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut(dead: Dead) -> None:
+        raise KeyboardInterrupt
+
+    for forgotten in (0, 1):
+        pool = Scripted()
+        pool.accept("a1")
+        pool.fail("a1")
+        dead = pool.bury("a1")
+        monkeypatch.setattr(pool, "replay", cut)
+        with pytest.raises(KeyboardInterrupt):
+            pool.history.replay(pool, dead)
+        del dead
+        if forgotten:
+            pool.buried.clear()
+        pool.forgotten = forgotten
+        assert pool.broken() == []
+
+
+def test_a_replay_that_is_refused_leaves_what_happens_meanwhile_to_the_one_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pool = Scripted()
+    pool.accept("a1")
+    pool.fail("a1")
+    dead = pool.bury("a1")
+    pool.history.replay(pool, dead)
+    pool.accept("a2")
+
+    def handle_and_refuse(dead: Dead) -> None:
+        pool.handle("a1")
+        raise PoolFull
+
+    monkeypatch.setattr(pool, "replay", handle_and_refuse)
+    with pytest.raises(PoolFull):
+        pool.history.replay(pool, dead)
+    del dead
+    pool.handle("a2")
+    assert pool.broken() == []
+    assert pool.history.handled("a") == 2
 
 
 def test_p1_and_p2_hold_for_each_life_of_a_replayed_event() -> None:
@@ -243,6 +317,22 @@ def test_p2_two_events_of_one_key_that_overlap() -> None:
     ]
 
 
+def test_p2_an_event_that_overlaps_one_that_another_has_overlapped_already() -> None:
+    pool = Scripted()
+    for name in ("a1", "a2", "a3"):
+        pool.accept(name)
+
+    def others() -> None:
+        pool.handle("a2")
+        pool.handle("a3")
+
+    pool.handle("a1", others)
+    assert [line for line in pool.broken() if "overlap" in line] == [
+        "P2 order: events 0 and 1 of key 'a' overlap",
+        "P2 order: events 0 and 2 of key 'a' overlap",
+    ]
+
+
 def test_p3_a_key_that_waits_for_another_beside_an_idle_worker() -> None:
     pool = Scripted(workers=2)
     pool.accept("a1")
@@ -301,6 +391,42 @@ def test_p5_a_key_that_was_let_go_waits_for_one(call: str) -> None:
     ]
 
 
+def test_p5_a_key_that_failed_again_before_its_resume_returned_waits_for_no_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pool = Scripted()
+    for name in ("a1", "a2"):
+        pool.accept(name)
+    pool.fail("a1")
+    monkeypatch.setattr(pool, "resume", lambda key: pool.fail("a1"))
+    pool.history.resume(pool, "a")
+    pool.now = 5
+    pool.handle("a1")
+    pool.handle("a2")
+    assert pool.broken() == []
+
+
+def test_p5_an_add_that_was_cut_hides_none_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = Scripted()
+    add = pool.add
+
+    def add_and_cut(key: Any, event: Any, **options: Any) -> None:
+        add(key, event)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pool, "add", add_and_cut)
+    with pytest.raises(KeyboardInterrupt):
+        pool.accept("a1")
+    monkeypatch.setattr(pool, "add", add)
+    pool.handle("a1")
+    pool.accept("a2")
+    pool.now = 5
+    pool.handle("a2")
+    assert pool.broken() == [
+        "P5 no lost wake-up: an event of key 'a' waited 5.000 s while 2 of 2 workers had nothing to do"
+    ]
+
+
 def test_p3_a_worker_that_is_busy_with_what_is_returned_later_is_busy() -> None:
     pool = Scripted(workers=1)
     for name in ("a1", "b1"):
@@ -341,6 +467,27 @@ def test_p4_a_key_or_an_event_that_stays_in_the_pool() -> None:
     assert second.endswith("has ended and is still referred to")
     del kept
     pool.keys = 0
+    assert pool.broken() == []
+
+
+def test_p4_a_delivery_that_goes_on_when_the_pool_has_ended() -> None:
+    pool = Scripted()
+    pool.accept("a1")
+    pool.accept("b1")
+    told: list[str] = []
+    pool.handle("a1", lambda: told.extend(pool.history.violations(pool)))
+    assert "P4 no residue: event 0 of key 'a' is in flight in a pool that has ended" in told
+    pool.handle("b1")
+    assert pool.broken() == []
+
+
+def test_p4_garbage_that_has_not_been_collected_is_no_residue() -> None:
+    pool = Scripted()
+    pool.accept("a1")
+    pool.handle("a1")
+    circle: list[Any] = [pool.accepted["a1"]]
+    circle.append(circle)
+    del circle
     assert pool.broken() == []
 
 
@@ -437,3 +584,76 @@ def test_a_real_pool_with_policies_keeps_its_promises() -> None:
     pool.drain(PATIENCE)
     history.check(pool)
     assert (pool.stats().dead_forgotten, pool.stats().replayed) == (1, 1)
+
+
+class Handler:
+    """A handler that is an object."""
+
+    def __init__(self, seen: list[Any]) -> None:
+        self.seen = seen
+
+    async def __call__(self, event: Any) -> None:
+        await asyncio.sleep(0)
+        self.seen.append(event)
+
+
+@pytest.mark.parametrize("kind", ["function", "with the delivery", "partial", "object"])
+@on_loop
+async def test_a_pool_on_a_loop_and_a_coroutine_handler_of_ones_own(kind: str) -> None:
+    seen: list[Any] = []
+    history = History(patience=PATIENCE)
+
+    async def handle(event: Any) -> None:
+        await asyncio.sleep(0)
+        seen.append(event)
+
+    async def handle_delivery(event: Any, delivery: Delivery) -> None:
+        assert (delivery.key, delivery.attempt) == ("a", 1)
+        await handle(event)
+
+    handlers: dict[str, Callable[..., Any]] = {
+        "function": handle, "with the delivery": handle_delivery, "partial": partial(handle), "object": Handler(seen),
+    }  # fmt: skip
+    async with LoopPool[str, Any](history.handler(handlers[kind]), workers=2) as pool:
+        await history.add(pool, "a", 1)
+        history.add_nowait(pool, "a", 2)
+        await asyncio.to_thread(history.add_from_thread, pool, "a", 3)
+    history.check(pool)
+    assert seen == [1, 2, 3]
+    assert history.handled("a") == 3
+
+
+@on_loop
+async def test_on_a_loop_what_is_wrong_is_seen_and_a_cut_add_may_be_either() -> None:
+    history = History(patience=PATIENCE)
+    gate = LoopGate()
+
+    async def handle(event: Any) -> None:
+        await gate(event)
+        if event == 2:
+            raise ValueError
+
+    pool = LoopPool[str, Any](
+        history.handler(handle), workers=1, max_backlog=1, on_failure=Skip(), max_dead=0
+    ).start()  # fmt: skip
+    await history.add(pool, "a", 1)
+    await gate.inside()
+    await history.add(pool, "a", 2)
+    with pytest.raises(PoolFull):
+        history.add_nowait(pool, "a", 3)
+    with pytest.raises(TimeoutError):
+        await history.add(pool, "a", 4, timeout=0)
+    adding = begin(history.add(pool, "a", 5))
+    await turns()
+    adding.cancel()
+    await asyncio.wait([adding])
+    assert adding.cancelled()
+    del adding
+    gate.open.set()
+    await pool.drain()
+    await turns()
+    history.check(pool)
+    assert (gate.held, pool.stats().dead_forgotten) == ([1, 2], 1)
+    history._records.append(("end", 0, "a", 0.0))
+    with pytest.raises(BrokenPromise, match="event 0 was accepted, handled 2 times"):
+        history.check(pool)

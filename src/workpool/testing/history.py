@@ -4,17 +4,22 @@ Each event is numbered and travels in an envelope, so that two equal events, and
 stay two. What is checked, with `a` and `b` two events of one key:
 
 - P1: an accepted event was handled once, or is in `left`, or is dead, and never two of these; no other event reached
-  the handler. Of dead events that the pool does not keep any more only the number is known, and that has to be right.
+  the handler, and none under another key. Of dead events that the pool does not keep any more only the number is known,
+  and that has to be right; and an event is dead only after a delivery that failed, or a `skip_head`.
 - P2: if the add of `a` returned before the add of `b` was called, the last delivery of `a` ended before the first of
   `b` started, and what is left is in order. No two deliveries of one key overlap.
 - P3: no event waited beside a worker without work, while events of other keys were in flight.
-- P4: of what has ended, nothing is left in the pool: no key, and no reference to an event that is not dead.
+- P4: of what has ended, nothing is left in the pool: no key, no delivery that goes on, and no reference to an event
+  that is not dead.
 - P5: no event waited beside a worker without work, while nothing was in flight.
 
 P3 and P5 compare times, because a worker needs a moment to wake up: they count from `patience` seconds on, once the
 first event has started, and for events that were not returned by an ending. A key waits for no worker from a failed
 delivery on until its next one, or while it was parked by hand: what the failure meant is the pool's to know. The other
 checks compare the order of records only, and a record is one append to a list, which threads make one at a time.
+
+What it cannot see: the order of two events whose adds overlapped in time, which may be either; a worker that is slow to
+wake, but not so slow as `patience`; what happens around the history, in another process, or after the check.
 
 A replayed event is a new one in the same envelope. So what is done by hand is done through the history too.
 """
@@ -24,34 +29,34 @@ from __future__ import annotations
 import functools
 import gc
 import itertools
-import math
+import threading
 import time
 import weakref
-from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from workpool.arguments import seconds
-from workpool.handlers import Delivery, takes_delivery
+from workpool.handlers import Delivery, is_awaited, takes_delivery
 from workpool.records import Dead, Stats
+from workpool.testing.checker import Account, Kind, Record, exactly_once, isolation, order, read
 
 __all__ = ["BrokenPromise", "History"]
 
 E = TypeVar("E")
-Kind = Literal["add", "accepted", "refused", "start", "end", "raised", "park", "resume", "skip"]
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 
 class BrokenPromise(AssertionError):
     """The history shows that a pool broke a promise; the message lists each case."""
 
 
-class Pool(Protocol):
-    """What a history asks of a pool."""
+class Pool(Protocol[R_co]):
+    """What a history asks of a pool, whose `add` gives R: None on threads, and what is awaited on an event loop."""
 
     workers: int
 
-    def add(self, key: Any, event: Any, *, timeout: float | None = None) -> None: ...
+    def add(self, key: Any, event: Any, *, timeout: float | None = None) -> R_co: ...
     def add_nowait(self, key: Any, event: Any) -> None: ...
     def stats(self) -> Stats: ...
     def dead(self) -> list[Dead]: ...
@@ -63,15 +68,10 @@ class Pool(Protocol):
     def left(self) -> list[tuple[Any, Any]]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One thing that happened to one event, or to a key."""
+class LoopPool(Pool[Any], Protocol):
+    """And of one on an event loop."""
 
-    kind: Kind
-    number: int
-    """The event's; -1 where it happened to a key."""
-    key: Hashable
-    time: float
+    def add_from_thread(self, key: Any, event: Any, *, timeout: float | None = None) -> None: ...
 
 
 class Envelope(Generic[E]):
@@ -88,24 +88,18 @@ class Envelope(Generic[E]):
         return f"<event {self.number} of key {self.key!r}: {self.event!r}>"
 
 
-@dataclass(slots=True)
-class Life:
-    """What became of an event between one add, or replay, and its end. The times are places in the history."""
-
-    number: int
-    called: int
-    accepted: float = math.inf
-    refused: bool = False
-    first: float = math.inf
-    """When its first delivery started,"""
-    last: float = -1
-    """and when its last ended."""
-
-
 class History:
     """Records each add, start and end, from any thread, and checks them afterwards.
 
     It keeps a few small records for each event, and no event: what has ended is free to go.
+
+    It serves the pools on threads and those on an event loop. A coroutine handler is recorded by a coroutine handler,
+    and `add` is awaited where the pool's is:
+
+        history = History()
+        async with asyncio_pool(history.handler(handle)) as pool:
+            await history.add(pool, "key", event)
+        history.check(pool)
 
     Args:
         patience: How many seconds an event may wait beside an idle worker before P3 or P5 counts as broken.
@@ -118,13 +112,18 @@ class History:
         self._numbers = itertools.count()
         self._records: list[Record] = []
         self._envelopes: list[weakref.ref[Envelope[Any]]] = []
+        self._replaying = threading.Lock()
+        """Held for a replay: two of one event would be told apart by nothing."""
 
-    def handler(self, handler: Callable[..., object]) -> Callable[[Any, Delivery], object]:
-        """A handler for the pool, which records, and calls yours with the event (and the delivery, where it asks)."""
-        wants_delivery = takes_delivery(handler)
+    def handler(self, handler: Callable[..., R]) -> Callable[[Any, Delivery], R]:
+        """A handler for the pool, which records, and calls yours with the event (and the delivery, where it asks).
 
-        @functools.wraps(handler, assigned=("__name__", "__doc__"), updated=())
-        def recording(envelope: Envelope[Any], delivery: Delivery) -> object:
+        Where yours is a coroutine function, so is this.
+        """
+        awaited, awaitable = is_awaited(handler), cast("Callable[..., Awaitable[object]]", handler)
+        wants_delivery = takes_delivery(handler, awaited=awaited)
+
+        def recording(envelope: Envelope[Any], delivery: Delivery) -> Any:
             number, key, event = envelope.number, delivery.key, envelope.event
             del envelope  # A traceback that somebody keeps would keep it.
             self._record("start", number, key)
@@ -136,44 +135,63 @@ class History:
             self._record("end", number, key)
             return result
 
-        del recording.__wrapped__  # Its signature is the one that counts, not yours.
-        return recording
+        async def recording_awaited(envelope: Envelope[Any], delivery: Delivery) -> Any:
+            number, key, event = envelope.number, delivery.key, envelope.event
+            del envelope
+            self._record("start", number, key)
+            try:
+                result = await awaitable(event, delivery) if wants_delivery else await awaitable(event)
+            except BaseException:
+                self._record("raised", number, key)
+                raise
+            self._record("end", number, key)
+            return result
 
-    def add(self, pool: Pool, key: Hashable, event: object, *, timeout: float | None = None) -> None:
-        """Add an event to the pool as `pool.add` does."""
-        envelope = self._wrap(key, event)
-        self._accept(envelope.number, key, lambda: pool.add(key, envelope, timeout=timeout))
+        wrapper: Any = recording_awaited if awaited else recording
+        functools.update_wrapper(wrapper, handler, assigned=("__name__", "__doc__"), updated=())
+        del wrapper.__wrapped__  # Its signature is the one that counts, not yours.
+        return cast("Callable[[Any, Delivery], R]", wrapper)
 
-    def add_nowait(self, pool: Pool, key: Hashable, event: object) -> None:
+    def add(self, pool: Pool[R], key: Hashable, event: object, *, timeout: float | None = None) -> R:
+        """Add an event to the pool as `pool.add` does; it is to be awaited where that is."""
+        return cast("R", self._add(pool.add, key, event, timeout=timeout))
+
+    def add_from_thread(self, pool: LoopPool, key: Hashable, event: object, *, timeout: float | None = None) -> None:
+        """Add an event to the pool as `pool.add_from_thread` does."""
+        self._add(pool.add_from_thread, key, event, timeout=timeout)
+
+    def add_nowait(self, pool: Pool[Any], key: Hashable, event: object) -> None:
         """Add an event to the pool as `pool.add_nowait` does."""
-        envelope = self._wrap(key, event)
-        self._accept(envelope.number, key, lambda: pool.add_nowait(key, envelope))
+        self._add(pool.add_nowait, key, event)
 
-    def replay(self, pool: Pool, dead: Dead) -> None:
+    def replay(self, pool: Pool[Any], dead: Dead) -> None:
         """Add a dead event once more as `pool.replay` does."""
-        self._accept(dead.event.number, dead.key, lambda: pool.replay(dead))
+        with self._replaying:
+            self._accept(dead.event.number, dead.key, pool.replay, dead)
 
-    def park(self, pool: Pool, key: Hashable) -> None:
+    def park(self, pool: Pool[Any], key: Hashable) -> None:
         """Hold a key as `pool.park` does."""
         self._record("park", -1, key)
         pool.park(key)
 
-    def resume(self, pool: Pool, key: Hashable) -> None:
+    def resume(self, pool: Pool[Any], key: Hashable) -> None:
         """Let a held key go on as `pool.resume` does."""
+        self._record("letting go", -1, key)
         pool.resume(key)
         self._record("resume", -1, key)
 
-    def skip_head(self, pool: Pool, key: Hashable) -> Dead:
+    def skip_head(self, pool: Pool[Any], key: Hashable) -> Dead:
         """Give up on the first event of a held key as `pool.skip_head` does."""
+        self._record("letting go", -1, key)
         dead = pool.skip_head(key)
         self._record("skip", dead.event.number, key)
         return dead
 
     def handled(self, key: Hashable) -> int:
         """How many events of a key were handled."""
-        return sum(record.kind == "end" and record.key == key for record in list(self._records))
+        return sum(kind == "end" and its_key == key for kind, _, its_key, _ in list(self._records))
 
-    def check(self, pool: Pool) -> None:
+    def check(self, pool: Pool[Any]) -> None:
         """Hold everything recorded so far to the promises, for a pool that has ended.
 
         Raises:
@@ -184,230 +202,63 @@ class History:
             more = [f"... and {len(broken) - 20} more"] if len(broken) > 20 else []
             raise BrokenPromise("\n".join(broken[:20] + more))
 
-    def violations(self, pool: Pool) -> list[str]:
+    def violations(self, pool: Pool[Any]) -> list[str]:
         """What `check` raises for, as one line each; empty where every promise was kept."""
-        left = [envelope.number for _, envelope in pool.left]
+        returned = pool.left
+        left = [envelope.number for _, envelope in returned]
         dead = [each.event.number for each in pool.dead()]
         records = list(self._records)
-        started = {record.number for record in records if record.kind == "start"}
-        aside = set(left) | (set(dead) - started)
+        account = read(records)
         return [
-            *exactly_once(lives_of(records), records, left, dead, pool.stats().dead_forgotten),
-            *order(records, pool.left),
-            *_isolation(records, aside, pool.workers, self._patience),
-            *self._residue(pool, {*left, *dead}),
+            *exactly_once(account, left, dead, pool.stats().dead_forgotten),
+            *order(account, returned),
+            *isolation(records, account, {*left, *dead}, pool.workers, self._patience),
+            *self._residue(pool, account, {*left, *dead}),
         ]
 
-    def _wrap(self, key: Hashable, event: object) -> Envelope[Any]:
+    def _add(self, add: Callable[..., Any], key: Hashable, event: object, **options: Any) -> Any:
         envelope = Envelope(next(self._numbers), key, event)
         self._envelopes.append(weakref.ref(envelope))
-        return envelope
+        return self._accept(envelope.number, key, add, key, envelope, **options)
 
-    def _accept(self, number: int, key: Hashable, add: Callable[[], None]) -> None:
+    def _accept(self, number: int, key: Hashable, add: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         self._record("add", number, key)
         try:
-            add()
+            adding = add(*arguments, **options)
+        except Exception:
+            self._record("refused", number, key)
+            raise
+        if adding is not None:
+            return self._accept_awaited(number, key, adding)
+        self._record("accepted", number, key)
+        return None
+
+    async def _accept_awaited(self, number: int, key: Hashable, adding: Awaitable[None]) -> None:
+        try:
+            await adding
         except Exception:
             self._record("refused", number, key)
             raise
         self._record("accepted", number, key)
 
     def _record(self, kind: Kind, number: int, key: Hashable) -> None:
-        self._records.append(Record(kind, number, key, self._clock()))
+        self._records.append((kind, number, key, self._clock()))
 
-    def _residue(self, pool: Pool, kept: set[int]) -> list[str]:
-        broken = []
+    def _residue(self, pool: Pool[Any], account: Account, kept: set[int]) -> list[str]:
+        broken = [
+            f"P4 no residue: event {number} of key {key!r} is in flight in a pool that has ended"
+            for key, numbers in account.running.items()
+            for number in numbers
+        ]
         if keys := pool.stats().keys:
             broken.append(f"P4 no residue: {keys} keys are left in a pool that has ended")
-        gc.collect()
-        alive = [ref() for ref in self._envelopes]
-        held = [envelope for envelope in alive if envelope is not None and envelope.number not in kept]
-        broken.extend(f"P4 no residue: {envelope!r} has ended and is still referred to" for envelope in held)
+        if self._alive(kept):
+            gc.collect()  # Else there is nothing to collect, and it would look at all that the process has.
+            broken.extend(
+                f"P4 no residue: {envelope!r} has ended and is still referred to" for envelope in self._alive(kept)
+            )
         return broken
 
-
-def lives_of(records: list[Record]) -> dict[Hashable, list[Life]]:
-    """What became of the events of each key, in the order of their adds."""
-    lives: dict[Hashable, list[Life]] = defaultdict(list)
-    current: dict[int, Life] = {}
-    for at, record in enumerate(records):
-        if record.kind == "add":
-            current[record.number] = Life(record.number, at)
-            lives[record.key].append(current[record.number])
-        if record.number not in current:
-            continue
-        life = current[record.number]
-        if record.kind == "accepted":
-            life.accepted = at
-        elif record.kind == "refused":
-            life.refused = True
-        elif record.kind == "start":
-            life.first = min(life.first, at)
-        elif record.kind in ("end", "raised"):
-            life.last = at
-    return lives
-
-
-def exactly_once(
-    lives: dict[Hashable, list[Life]], records: list[Record], left: list[int], dead: list[int], forgotten: int
-) -> list[str]:
-    handled = Counter(record.number for record in records if record.kind == "end")
-    returned, buried = Counter(left), Counter(dead)
-    accepted: Counter[int] = Counter()
-    refused: Counter[int] = Counter()
-    adds: Counter[int] = Counter()
-    for life in itertools.chain(*lives.values()):
-        adds[life.number] += 1
-        accepted[life.number] += life.accepted < math.inf
-        refused[life.number] += life.refused
-    broken, lost, unknown = [], [], 0
-    for number, times in adds.items():
-        died = buried[number] + max(0, accepted[number] - 1)  # Of what is replayed, the life before has ended so.
-        places = handled[number] + returned[number] + died
-        told = (
-            f"P1 exactly once: event {number} was {'accepted' if accepted[number] else 'refused'}, "
-            f"handled {handled[number]} times, returned {returned[number]} times and dead {died} times"
-        )
-        unknown += times - accepted[number] - refused[number]  # An add that was cut is accepted or not.
-        if places > times - refused[number]:
-            broken.append(told)
-        elif places < accepted[number]:
-            lost.append(told)
-    if len(lost) > forgotten:
-        broken.extend(lost)
-    elif len(lost) + unknown < forgotten:
-        broken.append(
-            f"P1 exactly once: {forgotten} events are said to be dead and not kept, "
-            f"and {len(lost)} are in no other place"
-        )
-    return broken
-
-
-def order(records: list[Record], left: Sequence[tuple[Any, Any]] = ()) -> list[str]:
-    lives = lives_of(records)
-    newest = {life.number: life for life in itertools.chain(*lives.values())}
-    returned: dict[Hashable, list[Life]] = defaultdict(list)
-    for key, envelope in left:
-        returned[key].append(newest[envelope.number])
-        newest[envelope.number].last = math.inf  # It would be delivered again.
-    broken = _overlaps(records)
-    for key, of_key in lives.items():
-        broken.extend(
-            f"P2 order: event {later.number} of key {key!r} started before the earlier event {earlier.number} had ended"
-            for earlier, later in _passed(of_key)
-        )
-    for key, of_key in returned.items():
-        latest = of_key[0]
-        for life in of_key:
-            if latest.called > life.accepted:
-                broken.append(
-                    f"P2 order: event {latest.number} of key {key!r} is returned before the earlier event {life.number}"
-                )
-            latest = max(latest, life, key=lambda life: life.called)
-    return broken
-
-
-def _passed(lives: list[Life]) -> Iterator[tuple[Life, Life]]:
-    """Each event of a key that another passed, which was added later and started before it had ended."""
-    started = deque(sorted((life for life in lives if life.first < math.inf), key=lambda life: life.first))
-    latest = Life(-1, -1)  # The one that was added last, of those that started before.
-    for life in sorted((life for life in lives if life.last >= 0), key=lambda life: life.last):
-        while started and started[0].first < life.last:
-            latest = max(latest, started.popleft(), key=lambda life: life.called)
-        if latest.called > life.accepted:
-            yield life, latest
-
-
-def _overlaps(records: list[Record]) -> list[str]:
-    running: dict[Hashable, int] = {}
-    broken = []
-    for record in records:
-        number, key = record.number, record.key
-        if record.kind == "start":
-            if key in running:
-                broken.append(f"P2 order: events {running[key]} and {number} of key {key!r} overlap")
-            running[key] = number
-        elif record.kind in ("end", "raised"):
-            running.pop(key, None)
-    return broken
-
-
-class _Keys:
-    """What each key does at one place in the history, as far as it shows."""
-
-    def __init__(self, aside: set[int]) -> None:
-        self.running: set[Hashable] = set()
-        self._aside = aside  # Events that never came to a worker, for reasons that are not in the history.
-        self._waiting: dict[Hashable, int] = defaultdict(int)  # Events that have not been delivered.
-        self._begun: set[int] = set()
-        self._failed: set[Hashable] = set()  # Keys whose last delivery failed: who knows what they wait for.
-        self._again: set[Hashable] = set()  # Keys that are to retry now.
-        self._parked: set[Hashable] = set()
-
-    def is_startable(self, key: Hashable) -> bool:
-        """Whether an event of a key waits for nothing but a worker."""
-        held = key in self.running or key in self._failed or key in self._parked
-        return not held and (self._waiting[key] > 0 or key in self._again)
-
-    def note(self, record: Record) -> None:
-        """Go on by one record."""
-        key, number = record.key, record.number
-        if record.kind == "add":
-            self._begun.discard(number)
-        elif record.kind == "accepted":
-            self._waiting[key] += number not in self._aside
-        elif record.kind in ("start", "skip"):
-            self._waiting[key] -= not (number in self._begun or number in self._aside)
-            self._begun.add(number)
-            self._let_go(key)
-            if record.kind == "start":
-                self.running.add(key)
-            else:
-                self._parked.discard(key)
-        elif record.kind in ("end", "raised"):
-            self.running.discard(key)
-            if record.kind == "raised":
-                self._failed.add(key)
-        elif record.kind == "park":
-            self._parked.add(key)
-        elif record.kind == "resume":
-            self._parked.discard(key)
-            if key in self._failed:
-                self._let_go(key)
-                self._again.add(key)
-
-    def _let_go(self, key: Hashable) -> None:
-        self._failed.discard(key)
-        self._again.discard(key)
-
-
-def _isolation(records: list[Record], aside: set[int], workers: int, patience: float) -> list[str]:
-    keys = _Keys(aside)
-    startable: OrderedDict[Hashable, float] = OrderedDict()  # Since when, the longest first.
-    idle_since: float | None = None  # Workers are there once the first event has started.
-    started = False
-    reported: set[Hashable] = set()
-    broken = []
-    for record in records:
-        key, now = record.key, record.time
-        if startable and idle_since is not None:
-            longest, since = next(iter(startable.items()))
-            waited = now - max(since, idle_since)
-            if waited > patience and longest not in reported:
-                reported.add(longest)
-                idle = workers - len(keys.running)
-                broken.append(
-                    f"{'P3 isolation' if keys.running else 'P5 no lost wake-up'}: an event of key {longest!r} waited "
-                    f"{waited:.3f} s while {idle} of {workers} workers had nothing to do"
-                )
-        keys.note(record)
-        started = started or record.kind == "start"
-        if keys.is_startable(key):
-            startable.setdefault(key, now)
-        else:
-            startable.pop(key, None)
-        if len(keys.running) >= workers:
-            idle_since = None
-        elif idle_since is None and started:
-            idle_since = now
-    return broken
+    def _alive(self, kept: set[int]) -> list[Envelope[Any]]:
+        found = (ref() for ref in self._envelopes)
+        return [envelope for envelope in found if envelope is not None and envelope.number not in kept]

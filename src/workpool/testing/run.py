@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import inspect
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -23,9 +22,10 @@ from typing import Any, Self
 
 from workpool.asyncio import EventWorkerPool
 from workpool.errors import PoolClosed, WorkpoolError, describe
-from workpool.handlers import Delivery, takes_delivery
+from workpool.handlers import Delivery, is_awaited, takes_delivery
 from workpool.policy import Policy, Verdict
-from workpool.testing.history import BrokenPromise, Envelope, Kind, Record, exactly_once, lives_of, order
+from workpool.testing.checker import Kind, Record, exactly_once, order, read
+from workpool.testing.history import BrokenPromise, Envelope
 from workpool.testing.loop import PlainCall, SimulatedLoop, Stuck, drive, place
 
 __all__ = ["Case", "InjectedFailure", "Run"]
@@ -50,7 +50,7 @@ class Case:
     @property
     def awaited(self) -> bool:
         """Whether the handler is a coroutine function."""
-        return any(map(inspect.iscoroutinefunction, (self.handler, type(self.handler).__call__)))
+        return is_awaited(self.handler)
 
 
 class _Crash(BaseException):
@@ -162,14 +162,15 @@ class Run:
             self._left = [each for each in self._accepted if each.number not in self._settled | dead]
             if self.case.restart is not None:
                 self.case.restart(*self._state)
-            broken = order(self._records)
+            broken = order(read(self._records))
         except Stuck as error:
             waits = "".join(f"\n    {flight.name} at {where}" for flight, where in self._waits.items())
             raise Stuck(f"{error}{waits}") from error
         else:
             dead = {each.event.number for each in self._pool.dead()}
             left = [each.number for each in self._left]
-            broken = exactly_once(lives_of(self._records), self._records, left, [*dead], 0) + order(self._records)
+            account = read(self._records)
+            broken = exactly_once(account, left, [*dead], 0) + order(account)
         if broken:
             raise BrokenPromise("\n".join(broken))
         self._todo = self._left + self._todo[len(self._accepted) :]
@@ -312,7 +313,7 @@ class Run:
 
     def _record(self, kind: Kind, envelope: Envelope[Any]) -> None:
         if not self._over:
-            self._records.append(Record(kind, envelope.number, envelope.key, self._loop.time()))
+            self._records.append((kind, envelope.number, envelope.key, self._loop.time()))
 
 
 def _told(error: BaseException) -> str:
