@@ -1,79 +1,29 @@
-"""Everything at once on a loop, from one seed, and the history checker to hold it to P1 to P5."""
+"""Everything at once on a loop, and a history that is held to the promises."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import random
-import weakref
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from on_loop import begin, on_loop, turns
+from on_loop import begin, run, turns, workers
+from stress import play
 from support import PATIENCE
 from workpool import DrainIncomplete, PoolClosed, Retry, Skip
 from workpool.asyncio import EventWorkerPool
-from workpool.handlers import Delivery
 from workpool.testing import History
-from workpool.testing.history import Envelope
 
 pytestmark = pytest.mark.usefixtures("each_loop")
 ENDINGS = ["drain", "stop", "cancel", "handler"]
 
 
-class LoopHistory(History):
-    """A history of coroutine handlers, and of adds that are awaited."""
-
-    def coroutine(self, handler: Callable[[Any], Awaitable[None]]) -> Callable[[Envelope[Any], Delivery], Any]:
-        async def recording(envelope: Envelope[Any], delivery: Delivery) -> None:
-            self._record("start", envelope.number, delivery.key)
-            try:
-                await handler(envelope.event)
-            except BaseException:
-                self._record("raised", envelope.number, delivery.key)
-                raise
-            self._record("end", envelope.number, delivery.key)
-
-        return recording
-
-    async def await_add(self, pool: EventWorkerPool[Any, Any], key: object, event: object) -> None:
-        """Await an add. One that is cancelled may have been accepted or not."""
-        envelope = Envelope(next(self._numbers), key, event)
-        number = envelope.number
-        self._envelopes.append(weakref.ref(envelope))
-        self._record("add", number, key)
-        adding = pool.add(key, envelope)
-        del envelope
-        try:
-            await adding
-        except Exception:
-            self._record("refused", number, key)
-            raise
-        self._record("accepted", number, key)
-
-
-class FromThread:
-    """A pool, as a thread sees it."""
-
-    def __init__(self, pool: EventWorkerPool[Any, Any]) -> None:
-        self.pool = pool
-        self.workers = pool.workers
-        self.add = pool.add_from_thread
-        self.add_nowait = pool.add_nowait
-        self.stats, self.dead, self.replay = pool.stats, pool.dead, pool.replay
-        self.park, self.resume, self.skip_head = pool.park, pool.resume, pool.skip_head
-
-    @property
-    def left(self) -> list[tuple[Any, Any]]:
-        return self.pool.left
-
-
 async def one_round(rng: random.Random, ending: str) -> int:
     """A pool with everything at once; how many events it was given."""
-    history = LoopHistory(patience=PATIENCE)
+    history = History(patience=PATIENCE)
     keys = [f"k{number}" for number in range(rng.choice([1, 3, 20]))]
 
     async def handle(event: int) -> None:
@@ -82,12 +32,12 @@ async def one_round(rng: random.Random, ending: str) -> int:
         if rng.random() < 0.05:
             raise ValueError
         if rng.random() < 0.1:
-            await history.await_add(pool, rng.choice(keys), event)
+            await history.add(pool, rng.choice(keys), event)
         if ending == "handler" and rng.random() < 0.005:
             await pool.stop()
 
     pool: EventWorkerPool[Any, Any] = EventWorkerPool(
-        history.coroutine(handle),
+        history.handler(handle),
         workers=rng.choice([1, 2, 8]),
         max_backlog=rng.choice([1, 5, 50]),
         max_lane=rng.choice([None, None, 2]),
@@ -100,7 +50,7 @@ async def one_round(rng: random.Random, ending: str) -> int:
         mine = random.Random(seed)
         try:
             for event in range(150):
-                await history.await_add(pool, mine.choice(keys), event)
+                await history.add(pool, mine.choice(keys), event)
         except PoolClosed:
             pass
 
@@ -108,7 +58,7 @@ async def one_round(rng: random.Random, ending: str) -> int:
         mine = random.Random(seed)
         try:
             for event in range(50):
-                history.add(FromThread(pool), mine.choice(keys), event)
+                history.add_from_thread(pool, mine.choice(keys), event)
         except PoolClosed:
             pass
 
@@ -137,29 +87,14 @@ async def one_round(rng: random.Random, ending: str) -> int:
     await turns()
     stats = pool.stats()
     assert stats.added == stats.handled + stats.dead + stats.returned
-    assert not pool._tasks
-    violations = history.violations(FromThread(pool))
-    broken = [line for line in violations if not is_dead(line)]
-    assert len(violations) - len(broken) <= stats.dead, "events were lost"
-    assert not broken, "\n".join(broken)
+    assert not workers()
+    history.check(pool)
     return stats.added
 
 
-def is_dead(line: str) -> bool:
-    """The checker knows no events that were given up on, and takes them for lost ones."""
-    return line.endswith("was accepted, handled 0 times and returned 0 times")
-
-
 @pytest.mark.parametrize("ending", ENDINGS)
-@on_loop
-async def test_whatever_comes_together_every_event_ends_once_and_in_order(
+def test_whatever_comes_together_every_event_ends_once_and_in_order(
     ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging.getLogger("workpool"), "disabled", True)
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")
-    rng = random.Random(seed)
-    events = 0
-    for _ in range(12):
-        events += await one_round(rng, ending)
-    assert events > 100
+    play(0.05 / 2 / len(ENDINGS), lambda rng: run(lambda: one_round(rng, ending)))

@@ -1038,6 +1038,48 @@ BUGS = [
         '            pass  # An',
         'loop/test_loop_endings.py',
     ),
+    Bug(
+        'add outside the mutex',
+        'driver.py',
+        '            if not mutex.acquire(False):\n                give_way(mutex)\n            wake = core.submit(key, event)\n',
+        '            wake = core.submit(key, event)\n            if not mutex.acquire(False):\n                give_way(mutex)\n',
+        'threads/test_stress.py',
+    ),
+    Bug(
+        'next event chosen outside the mutex',
+        'threads.py',
+        '                    item, ended = core.next(worker, key), False\n',
+        '                    mutex.release()\n                    item, ended = core.next(worker, key), False\n                    mutex.acquire()\n',
+        'threads/test_stress.py',
+    ),
+    Bug(
+        'overlap not seen by the checker',
+        'testing/checker.py',
+        '            if others:\n                broken.append',
+        '            if False:\n                broken.append',
+        'testing/test_history.py',
+    ),
+    Bug(
+        'loss not seen by the checker',
+        'testing/checker.py',
+        '        if accepted <= places <= times - life.refused:',
+        '        if places <= times - life.refused:',
+        'testing/test_history.py',
+    ),
+    Bug(
+        'wrong order not seen by the checker',
+        'testing/checker.py',
+        '        if life.first < last:\n            break\n',
+        '',
+        'testing/test_history.py',
+    ),
+    Bug(
+        'event of a coroutine handler kept by the history',
+        'testing/history.py',
+        '            del envelope\n',
+        '',
+        'testing/test_history.py',
+    ),
 ]  # fmt: skip
 
 

@@ -1,15 +1,8 @@
-"""Real threads under stress: random failures, calls by hand and endings, and a history that is held to the promises.
-
-The long run is the same test with more events:
-
-    WORKPOOL_STRESS_EVENTS=1000000 python -m pytest -s tests/threads/test_stress.py
-"""
+"""Real threads under stress: random failures, calls by hand and endings, and a history that is held to the promises."""
 
 from __future__ import annotations
 
-import faulthandler
 import logging
-import os
 import random
 import threading
 from collections.abc import Callable
@@ -19,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from stress import play
 from support import PATIENCE, adds_up, in_thread, wait
 from workpool import (
     DrainIncomplete,
@@ -36,7 +30,6 @@ from workpool import (
 )
 from workpool.testing import History
 
-EVENTS = int(os.environ.get("WORKPOOL_STRESS_EVENTS", "20000"))
 POLICIES: list[Policy] = [
     Retry(attempts=3, base=0.0005), Retry(attempts=2, base=0, then=Skip()), Skip(), Park(),
 ]  # fmt: skip
@@ -44,11 +37,13 @@ OVER = (PoolClosed, HandlerError)
 
 
 class Round:
-    """One pool, from its start to its end at a random moment: all that is random is drawn from one seed."""
+    """One pool, from its start to its end at a random moment."""
 
-    def __init__(self, seed: str, events: int) -> None:
-        self.rng = rng = random.Random(seed)
-        self.events = events
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        self.events = events = rng.choice([20, 300, 3000, 20000])
+        self.trouble = min(0.1, rng.choice([3, 30, 300]) / events)
+        """What part of the deliveries fails. To wait, for a retry or for room, takes longer than all else."""
         self.keys = rng.choice([1, 5, 50, 1000])
         self.ending = rng.choice(["drain", "drain", "stop", "stop in a handler", "failure"])
         self.moment = rng.randrange(events)
@@ -57,8 +52,8 @@ class Round:
         self.history = History(patience=PATIENCE)
         self.pool = EventWorkerPool[int, Any](
             self.history.handler(self.handle),
-            workers=rng.choice([1, 2, 4, 8]),
-            max_backlog=rng.choice([3, 50, None]),
+            workers=rng.choice([1, 2, 4, 8, 32]),
+            max_backlog=rng.choice([3, 50, 1000, None] if events < 20000 else [1000, None]),
             max_lane=rng.choice([1, 10, None]),
             max_dead=rng.choice([0, 10, None]),
             on_failure=rng.choice(POLICIES),
@@ -74,9 +69,9 @@ class Round:
             elif self.ending == "failure":
                 raise SystemExit
         chance = self.rng.random()
-        if chance < 0.02:
+        if chance < self.trouble / 5:
             raise self.rng.choice([RetryAfter(0), RetryAfter(0.0005), SkipEvent(), ParkKey()])
-        if chance < 0.10:
+        if chance < self.trouble:
             raise ValueError
         if chance > 0.90 and event[1]:
             with suppress(*OVER):
@@ -114,9 +109,9 @@ class Round:
             done()
         self.reached.set()
 
-    def run(self) -> None:
+    def run(self) -> int:
         pool, over = self.pool, threading.Event()
-        shares = self.rng.choice([1, 2, 4])
+        shares = self.rng.choice([1, 2, 4, 8])
         producers = [in_thread(partial(self.produce, self.events // shares)) for _ in range(shares)]
         by_hand = in_thread(partial(self.act_by_hand, over))
         pool.start()
@@ -134,17 +129,9 @@ class Round:
         assert adds_up(stats)
         assert (stats.in_flight, stats.waiting, stats.keys) == (0, 0, 0)
         assert stats.returned == len(pool.left)
+        return stats.added
 
 
 def test_the_history_of_random_rounds_keeps_every_promise(caplog: pytest.LogCaptureFixture) -> None:
-    seed = os.environ.get("WORKPOOL_STRESS_SEED", str(random.randrange(2**32)))
     caplog.set_level(logging.CRITICAL + 1, "workpool")
-    accepted = handled = rounds = 0
-    while accepted < EVENTS:
-        faulthandler.dump_traceback_later(5 * PATIENCE, exit=True)  # It is each round that may not hang.
-        print(f"seed {seed}, round {rounds}")
-        this = Round(f"{seed} {rounds}", random.Random(f"{seed} {rounds} events").choice([20, 300, 3000]))
-        this.run()
-        stats = this.pool.stats()
-        accepted, handled, rounds = accepted + stats.added, handled + stats.handled, rounds + 1
-    print(f"{accepted:,} events in {rounds} rounds, {handled:,} of them handled")
+    play(0.95, lambda rng: Round(rng).run())
