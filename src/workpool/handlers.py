@@ -68,8 +68,9 @@ def takes_delivery(handler: object, *, awaited: bool = False) -> bool:
 
 
 def _called(handler: object) -> object:
-    plain = isinstance(handler, partial) or inspect.isroutine(handler)
-    return handler if plain else type(handler).__call__
+    if isinstance(handler, partial) or inspect.isroutine(handler) or not callable(handler):
+        return handler
+    return type(handler).__call__
 
 
 def _wants_delivery(signature: inspect.Signature) -> bool:

@@ -269,6 +269,17 @@ def test_p2_an_event_that_starts_before_the_last_delivery_of_an_earlier_one() ->
     assert pool.broken() == ["P2 order: event 1 of key 'a' started before the earlier event 0 had ended"]
 
 
+def test_p2_an_event_that_passed_one_whose_next_delivery_goes_on() -> None:
+    pool = Scripted()
+    for name in ("a1", "a2"):
+        pool.accept(name)
+    pool.fail("a1")
+    pool.handle("a2")
+    told: list[str] = []
+    pool.handle("a1", lambda: told.extend(pool.history.violations(pool)))
+    assert "P2 order: event 1 of key 'a' started before the earlier event 0 had ended" in told
+
+
 def test_p2_an_event_that_passes_a_dead_one_has_not_passed_it() -> None:
     pool = Scripted()
     for name in ("a1", "a2", "a3"):
@@ -584,6 +595,12 @@ def test_a_real_pool_with_policies_keeps_its_promises() -> None:
     pool.drain(PATIENCE)
     history.check(pool)
     assert (pool.stats().dead_forgotten, pool.stats().replayed) == (1, 1)
+
+
+def test_what_cannot_be_called_is_no_handler() -> None:
+    nothing: Any = None
+    with pytest.raises(TypeError, match="the handler must be callable, and None is not"):
+        History().handler(nothing)
 
 
 class Handler:

@@ -65,6 +65,7 @@ def read(records: list[Record]) -> Account:
         elif kind == "start":
             if life.first == math.inf:
                 life.first = at
+            life.last = math.inf  # Until it ends.
             if key is not life.key and key != life.key:
                 broken.append(f"P1 exactly once: event {number} of key {life.key!r} was delivered under key {key!r}")
             others = running.get(life.key, ())

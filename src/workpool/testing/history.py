@@ -97,7 +97,7 @@ class History:
     and `add` is awaited where the pool's is:
 
         history = History()
-        async with asyncio_pool(history.handler(handle)) as pool:
+        async with EventWorkerPool(history.handler(handle)) as pool:  # of workpool.asyncio
             await history.add(pool, "key", event)
         history.check(pool)
 
