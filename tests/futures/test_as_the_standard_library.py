@@ -548,6 +548,21 @@ class TestWhole:
             assert all(future.done() for future in futures)
             assert cancel or all(not future.cancelled() for future in futures)
 
+    @pytest.mark.parametrize("cancel", [False, True])
+    def test_a_call_that_submits_after_a_shutdown_is_refused(self, whole: Callable[..., Any], cancel: bool) -> None:
+        """Although it is one of those that are finished."""
+        executor = whole(1)
+        gate: Any = Gate()
+        ran: list[int] = []
+        future = submit(executor, lambda: gate(None) or submit(executor, ran.append, 1))
+        gate.wait_inside()
+        executor.shutdown(wait=False, cancel_futures=cancel)
+        gate.open.set()
+        with pytest.raises(RuntimeError, match=REFUSAL):
+            future.result(PATIENCE)
+        executor.shutdown()
+        assert ran == []
+
     def test_what_was_submitted_before_it_was_forgotten_is_done_and_its_threads_end(
         self, whole: Callable[..., Any]
     ) -> None:

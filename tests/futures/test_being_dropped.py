@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import copy
-import gc
 import os
 import pickle
 import weakref
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from support import PATIENCE, Gate, eventually, run_python, threads_of_pools
 from workpool import KeyedExecutor
-
-
-@pytest.fixture
-def no_collector() -> Iterator[None]:
-    """Whatever is released is released without it."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 def test_one_that_was_never_used_goes_at_once(no_collector: None) -> None:

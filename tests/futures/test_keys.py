@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future
 from concurrent.futures import wait as wait_for
@@ -21,6 +22,13 @@ REFUSAL = "^cannot schedule new futures after shutdown$"
 def executor() -> Iterator[KeyedExecutor]:
     with KeyedExecutor(4) as made:
         yield made
+
+
+class Payload:
+    """Something that can be watched, and its item."""
+
+    def __init__(self, item: object) -> None:
+        self.item = item
 
 
 def blocked(executor: KeyedExecutor, key: object) -> Gate:
@@ -180,6 +188,36 @@ class TestMap:
         with pytest.raises(RuntimeError, match=REFUSAL):
             executor.map(int, [1], key=int)
 
+    def test_neither_a_result_that_was_given_nor_its_item_is_kept(
+        self, executor: KeyedExecutor, no_collector: None
+    ) -> None:
+        """Nor by the results, while they are not at their end."""
+        results = executor.map(Payload, [Payload(None) for _ in range(3)], key=id)
+        for _ in range(3):
+            given = next(results)
+            seen: list[weakref.ref[Any]] = [weakref.ref(given), weakref.ref(given.item)]
+            assert all(each() is not None for each in seen)
+            del given
+            eventually(lambda: not any(each() for each in seen))  # noqa: B023
+        assert list(results) == []
+
+    def test_an_exception_makes_no_cycle(self, executor: KeyedExecutor, no_collector: None) -> None:
+        class Boom(Exception):
+            pass
+
+        def boom(item: int) -> None:
+            raise Boom
+
+        def fail() -> weakref.ref[BaseException]:
+            try:
+                list(executor.map(boom, [1, 2], key=abs))
+            except Boom as error:
+                return weakref.ref(error)
+            raise AssertionError("it has not raised")
+
+        seen = fail()
+        eventually(lambda: seen() is None)
+
 
 class TestView:
     def test_it_is_an_executor_in_the_order_of_its_key_whoever_submits(self, executor: KeyedExecutor) -> None:
@@ -229,12 +267,22 @@ class TestView:
         gate.open.set()
         assert [future.result(PATIENCE) for future in others] == [0, 0]
 
-    def test_its_shutdown_from_a_call_returns_at_once(self, executor: KeyedExecutor) -> None:
-        """It would wait for itself. The standard library raises there."""
+    @pytest.mark.parametrize("key", ["a", "b"])
+    def test_its_shutdown_from_a_call_returns_at_once(self, executor: KeyedExecutor, key: str) -> None:
+        """It would wait for itself, or for a call that may wait for it. The standard library raises there."""
         view = executor.for_key("a")
-        view.submit(view.shutdown).result(PATIENCE)
+        gate = Gate()
+        own = view.submit(gate, None) if key == "b" else None
+        calling = (view if key == "a" else executor.for_key(key)).submit(view.shutdown)
+        waits = wait_for([calling], PATIENCE).not_done
+        for future in waits:
+            future.set_result(None)  # Lets go on what waits for itself, which would hang here for ever.
+        gate.open.set()
+        assert not waits
+        assert calling.result(0) is None
         with pytest.raises(RuntimeError, match=REFUSAL):
             view.submit(int)
+        assert own is None or own.result(PATIENCE) is None
 
     def test_it_is_shut_down_with_its_executor(self, executor: KeyedExecutor) -> None:
         view = executor.for_key("a")

@@ -1080,6 +1080,34 @@ BUGS = [
         '',
         'testing/test_history.py',
     ),
+    Bug(
+        'shutdown of a view waits for itself',
+        'futures.py',
+        '        if wait and not pool._step(pool._is_inside):\n',
+        '        if wait:\n',
+        'futures/test_keys.py::TestView::test_its_shutdown_from_a_call_returns_at_once',
+    ),
+    Bug(
+        'call accepted after the shutdown',
+        'futures.py',
+        '        if self._core.state is not State.OPEN:\n            raise self._core.refusal("takes no more calls")',
+        '        if False:\n            pass',
+        'futures/test_as_the_standard_library.py::TestWhole::test_a_call_that_submits_after_a_shutdown_is_refused',
+    ),
+    Bug(
+        'result of a map kept',
+        'futures.py',
+        '_result(futures.popleft(),',
+        '_result((given := futures.popleft()),',
+        'futures/test_keys.py::TestMap',
+    ),
+    Bug(
+        'error of a map in a cycle',
+        'futures.py',
+        '        del future  #',
+        '        pass  #',
+        'futures/test_keys.py::TestMap',
+    ),
 ]  # fmt: skip
 
 
