@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,15 +17,23 @@ from support import PATIENCE, eventually
 from workpool import HandlerError, Skip
 from workpool.executors import EventWorkerPool, ExecutorBroken
 
+dask: Any = pytest.importorskip("dask")
 distributed: Any = pytest.importorskip("distributed")
-pytestmark = pytest.mark.filterwarnings("ignore")  # Its own.
 
 
 @pytest.fixture(scope="module")
-def client() -> Iterator[Any]:
-    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None, "silence_logs": 50}
-    with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A client of a cluster that takes no port for its own, leaves no process, and writes nothing where tests run."""
+    options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "host": "127.0.0.1"}
+    quiet = {"dashboard_address": "127.0.0.1:0", "silence_logs": logging.CRITICAL}
+    with (
+        dask.config.set({"temporary-directory": str(tmp_path_factory.mktemp("cluster"))}),
+        distributed.LocalCluster(**options, **quiet) as cluster,
+        distributed.Client(cluster) as client,
+    ):
         yield client
+    eventually(lambda: multiprocessing.active_children() == [])
+    assert not [path for path in Path.cwd().iterdir() if "dask" in path.name]
 
 
 def test_each_event_is_handled_once_and_in_order_per_key(client: Any, folder: Folder) -> None:
@@ -31,6 +42,7 @@ def test_each_event_is_handled_once_and_in_order_per_key(client: Any, folder: Fo
         for key, order in orders:
             pool.add(key, order)
     assert sorted(folder.check()) == sorted((key, order.number) for key, order in orders)
+    assert os.getpid() not in {record.process for record in folder.records()}
 
 
 def test_equal_events_are_each_handled(client: Any, folder: Folder) -> None:
