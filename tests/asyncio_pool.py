@@ -1,7 +1,7 @@
 """A pool on a loop, for tests that are written for one on threads: each call is made on the loop, and waited for.
 
-A plain handler runs on a thread of its own, so that it may stand still, while the worker's task awaits it. A call that
-the handler makes is made by that task: it is a call from inside.
+A plain handler runs on a thread of its own, so that it may stand still, while the worker's task awaits it, with a copy
+of that task's context. A call that the handler makes is made by that task: it is a call from inside.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import contextvars
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, Self
@@ -72,7 +73,8 @@ class AsyncioPool:
 
         handed = list(arguments)
         del arguments
-        threading.Thread(target=run, args=(handed,), daemon=True).start()
+        context = contextvars.copy_context()
+        threading.Thread(target=context.run, args=(run, handed), daemon=True).start()
         while (asked := await calls.get()) is not None:
             call, answer = asked
             try:

@@ -30,6 +30,8 @@ class Driver:
     worker_is: str = "on thread"
     runs_handlers: bool = True
     """Whether the stack of a worker shows the handler: it does not where that runs elsewhere."""
+    has_starters_context: bool = bool(getattr(sys.flags, "thread_inherit_context", False))
+    """Whether a handler has the context (`contextvars`) of who started the pool. None has that of who adds."""
 
 
 class ExecutorPool(executors.EventWorkerPool[Any, Any]):
@@ -42,7 +44,9 @@ class ExecutorPool(executors.EventWorkerPool[Any, Any]):
 _THREADS = min(32, (os.cpu_count() or 1) + 4)
 DRIVERS = [
     Driver("threads", EventWorkerPool, default_workers=_THREADS),
-    Driver("asyncio", AsyncioPool, default_workers=100, worker_is="in task", runs_handlers=False),
+    Driver(
+        "asyncio", AsyncioPool, default_workers=100, worker_is="in task", runs_handlers=False, has_starters_context=True
+    ),
     Driver("executors", ExecutorPool, default_workers=_THREADS),
 ]
 

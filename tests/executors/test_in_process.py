@@ -7,7 +7,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from executors.fakes import Factory, Inline
-from support import PATIENCE, Driver, Gate, begin, eventually, has_adders, has_handled, in_thread, wait
+from support import PATIENCE, Driver, Gate, LookedAt, begin, eventually, has_adders, has_handled, in_thread, wait
 from workpool import DrainIncomplete, HandlerError, Skip
 from workpool.executors import EventWorkerPool
 from workpool.testing import FakeClock
@@ -197,6 +197,28 @@ def test_a_pool_whose_clock_fails_shuts_its_executor_down_when_the_last_handler_
         pool.drain(PATIENCE)
     assert (executor.ends, len(make.made)) == (1, 1)
     assert pool.stats().handled == 1
+
+
+def test_a_handler_that_runs_elsewhere_for_long_is_told_with_the_stack_of_its_worker(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Elsewhere(Executor):
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+            submitted.append(Future())
+            return submitted[-1]
+
+    submitted: list[Future[Any]] = []
+    clock = LookedAt()
+    pool = EventWorkerPool[str, int](print, executor=Elsewhere(), workers=1, warn_after=10, clock=clock).start()
+    pool.add("a", 1)
+    eventually(lambda: bool(submitted))
+    clock.look(5, times=20)
+    submitted[0].set_result(None)
+    pool.drain(PATIENCE)
+    [record] = caplog.records
+    message = record.getMessage()
+    assert message.startswith("pool 'default': the handler of key 'a' has run for 10 s, on thread workpool-default-0:")
+    assert ", in _deliver" in message
 
 
 def test_what_a_handler_returns_is_dropped() -> None:

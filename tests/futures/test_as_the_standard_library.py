@@ -19,6 +19,7 @@ from concurrent.futures import (
     as_completed,
 )
 from concurrent.futures import wait as wait_for
+from contextvars import ContextVar, copy_context
 from functools import partial
 from typing import Any
 
@@ -125,6 +126,14 @@ class TestSubmit:
                 ask(0)
         gate.open.set()
         assert (future.result(PATIENCE), future.exception()) == (None, None)
+
+    def test_a_call_does_not_see_the_context_of_who_submits(self, executor: Any) -> None:
+        variable: ContextVar[str] = ContextVar("variable", default="nobody's")
+        executor.submit(int).result(PATIENCE)  # Its thread runs: some builds start one with a copy of the context.
+        context = copy_context()
+        context.run(variable.set, "of who submits")
+        assert context.run(executor.submit, variable.get).result(PATIENCE) == "nobody's"
+        assert executor.submit(context.run, variable.get).result(PATIENCE) == "of who submits"
 
     def test_a_call_may_submit_the_next(self, executor: Any) -> None:
         order: list[int] = []
