@@ -22,8 +22,9 @@ from concurrent.futures import BrokenExecutor, CancelledError, Executor
 from concurrent.futures import process as _process
 from concurrent.futures import thread as _thread
 from contextlib import contextmanager, nullcontext
+from queue import SimpleQueue
 from threading import get_ident
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from workpool import process
 from workpool.clock import Clock
@@ -38,6 +39,9 @@ __all__ = ["EventWorkerPool", "ExecutorBroken"]
 
 _LOSSES: Final = 3
 """How often in a row a delivery may be lost until it counts as failed: it may be what kills its process."""
+
+_SHUT_DOWN: Final = "cannot schedule new futures after"
+"""How the standard library's executors begin to refuse: what they hold goes on."""
 
 _log = logging.getLogger("workpool")
 _numbers = itertools.count()
@@ -106,9 +110,11 @@ class EventWorkerPool(ThreadsPool[K, E]):
         self._calls = itertools.count()
         self._places: dict[int, threading.Thread] = {}
         """The threads of this process that run the handlers of workers, by whose threads' numbers."""
-        self._number = (os.getpid(), next(_numbers))
-        """Names this pool to its handlers, of which those in another process find nothing under it."""
-        _here[self._number] = self
+        self._calls_to_start: dict[int, SimpleQueue[BaseException | None]] = {}
+        """The calls that have not started in this process, each with what tells of its end, and what it raised."""
+        self._number = next(_numbers)
+        """Names this pool to its handlers that run in this process."""
+        _pools[self._number] = self
         super().__init__(
             self._deliver, workers=getattr(given, "_max_workers", None) if workers is None else workers,
             max_backlog=max_backlog, max_lane=max_lane, name=name, on_failure=on_failure, max_dead=max_dead,
@@ -117,25 +123,32 @@ class EventWorkerPool(ThreadsPool[K, E]):
 
     def _deliver(self, event: E, delivery: Delivery) -> None:
         """What a worker calls: have the executor run the handler, again where it is lost."""
-        raised: Exception | None = None
+        raised: BaseException | None = None
         for losses in range(1, _LOSSES + 1):
             # The last chance is given to one event at a time, so that none is blamed that was only beside another.
             with self._last_chance if losses == _LOSSES else nullcontext():
                 executor, submitted = self._get_executor(), False
+                ticket = _Ticket(_here(), self._number, get_ident(), next(self._calls))
+                ended = self._calls_to_start[ticket.call] = SimpleQueue()
                 try:
                     arguments = (event, delivery) if self._wants_delivery else (event,)
-                    future = [
-                        executor.submit(
-                            _call, (*self._number, get_ident(), next(self._calls)), self._remote, *arguments
-                        )
-                    ]
+                    future = [executor.submit(_call, ticket, self._remote, *arguments)]
                     submitted = True
                     raised = future.pop().result()  # Popped, for its exception would lead to this frame, and back.
+                    if self._calls_to_start.pop(ticket.call, None) is None:
+                        raised = ended.get()
                     break
-                except (RuntimeError, CancelledError) as error:
+                except (RuntimeError, OSError, CancelledError) as error:
                     cancelled, broke = isinstance(error, CancelledError), isinstance(error, BrokenExecutor)
                     if submitted and not (cancelled or broke):
                         raise  # The handler's own. What refuses at once is shut down, and has no better way to say so.
+                    # What is lost and has not started here never will. What has started must not be delivered again
+                    # beside itself; and where `submit` has raised although it has taken the call, it is no loss.
+                    if self._calls_to_start.pop(ticket.call, None) is None:
+                        raised = ended.get()
+                        if not submitted:
+                            break
+                        raised = None
                     if not cancelled:
                         self._drop(executor, error)
                     text = f"{type(error).__name__}: {describe(error, str)}"
@@ -145,8 +158,14 @@ class EventWorkerPool(ThreadsPool[K, E]):
                         key: Any = delivery.key
                         self._step(self._core.fail_once, key, text, self._clock.now())
                         delivery = Delivery(key, delivery.attempt + 1)
+                finally:
+                    self._calls_to_start.pop(ticket.call, None)
+                    del ended  # It holds what was raised.
         if raised is not None:
-            raise raised
+            try:
+                raise raised
+            finally:
+                del raised  # As above.
 
     def _get_executor(self) -> Executor:
         with self._making:
@@ -164,16 +183,23 @@ class EventWorkerPool(ThreadsPool[K, E]):
             if self._factory is None or self._executor is not executor:
                 return
             # A broken pool of processes fails its futures before it ends the processes, which it does by a signal that
-            # they may ignore. What one of them still runs must not be delivered again beside it.
-            processes = getattr(executor, "_processes", None) if isinstance(error, BrokenExecutor) else None
+            # they may ignore; and one that cannot start a process has taken the call all the same, for the others.
+            # What one of them still runs must not be delivered again beside it.
+            processes = None if describe(error, str).startswith(_SHUT_DOWN) else getattr(executor, "_processes", None)
             for each in list((processes or {}).values()):
                 each.kill()
-            executor.shutdown(wait=bool(processes))
+            self._shut_down(executor, wait=bool(processes))
             self._executor = None
         self._say(
             logging.WARNING, "pool %r: its executor broke, and what it held is delivered again by a new one: %s",
             self._core.name, describe(error, str),
         )  # fmt: skip
+
+    def _shut_down(self, executor: Executor, *, wait: bool) -> None:
+        try:
+            executor.shutdown(wait=wait)
+        except Exception as error:  # It is of no more use, whatever it says.
+            self._say(logging.ERROR, "pool %r: its executor cannot be shut down", self._core.name, error=error)
 
     @contextmanager
     def _run_here(self, worker: int) -> Iterator[None]:
@@ -198,34 +224,69 @@ class EventWorkerPool(ThreadsPool[K, E]):
         while self._core.workers != {TIMEKEEPER}:  # It has failed, and they have not left yet.
             self._nudges.get()
         if self._factory is not None and self._executor is not None:
-            self._executor.shutdown()  # The pool has ended when this has.
+            self._shut_down(self._executor, wait=True)  # The pool has ended when this has.
             self._executor = None
 
 
-_here: weakref.WeakValueDictionary[tuple[int, int], EventWorkerPool[Any, Any]] = weakref.WeakValueDictionary()
+class _Ticket(NamedTuple):
+    """Whose call it is. No two are equal, or dask would make equal calls once."""
+
+    process: tuple[str, int]
+    pool: int
+    worker: int
+    call: int
+
+
+_token: Final = os.urandom(8).hex()
+"""Tells processes apart that have the same number, as on two machines, and interpreters in one process."""
+_pools: weakref.WeakValueDictionary[int, EventWorkerPool[Any, Any]] = weakref.WeakValueDictionary()
 """The pools of this process, by number; in a forked child also those of its parent."""
 
 
-def _call(ticket: tuple[int, int, int, int], handler: Callable[..., object], *arguments: object) -> Exception | None:
+def _here() -> tuple[str, int]:
+    """This process: neither another one on any machine, nor a forked child of it."""
+    return _token, os.getpid()
+
+
+def _call(ticket: _Ticket, handler: Callable[..., object], *arguments: object) -> Exception | None:
     """What the executor runs. Where that is in the pool's own process, the handler's calls are from inside.
 
     Args:
-        ticket: The pool's number, its worker's, and the call's, without which dask would make equal calls once.
+        ticket: Whose call it is.
         handler: The user's.
         arguments: What it is called with.
 
     Returns:
-        What the handler raised, where that would look like the executor's own.
+        What the handler raised, where that would look like the executor's own; in the pool's own process None, for
+        the executor's frames would hold it, and it them.
     """
-    pool = _here.get(ticket[:2]) if ticket[0] == os.getpid() else None
+    if ticket.process != _here():
+        return _run(handler, arguments, travels=True)
+    pool = _pools.get(ticket.pool)
+    ended = None if pool is None else pool._calls_to_start.pop(ticket.call, None)
+    if pool is None or ended is None:
+        return None  # It counts as lost: it was delivered again, or is left.
+    raised: BaseException | None = None
     try:
-        with pool._run_here(ticket[2]) if pool else nullcontext():
-            handler(*arguments)
-    except (BrokenExecutor, CancelledError) as error:
-        return error
+        with pool._run_here(ticket.worker):
+            raised = _run(handler, arguments, travels=False)
+    except BaseException as error:
+        raised = error
+        raise
+    finally:
+        ended.put(raised)
+        del raised, ended  # What was raised leads to this frame.
+    return None
+
+
+def _run(handler: Callable[..., object], arguments: tuple[object, ...], *, travels: bool) -> Exception | None:
+    try:
+        handler(*arguments)
     except Exception as error:
-        if pool is None and not _can_travel(error):
+        if travels and not _can_travel(error):
             raise RuntimeError(f"{type(error).__name__}: {describe(error, str)}") from error
+        if isinstance(error, (BrokenExecutor, CancelledError)):
+            return error
         raise
     return None
 

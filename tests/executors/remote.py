@@ -100,6 +100,13 @@ class NotMadeAgain(Exception):
         super().__init__(f"{code}: {text}")
 
 
+class BrokenNotMadeAgain(BrokenExecutor):
+    """As above, and looks like the executor's."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"{code}: {text}")
+
+
 class HoldsLock(Exception):
     """Does not pickle."""
 
@@ -130,6 +137,8 @@ def handle(event: Order, delivery: Delivery) -> object:
             raise HoldsLock
         case "raise what looks like the executor's":
             raise BrokenExecutor("of the handler")
+        case "raise what looks like the executor's and is not made again":
+            raise BrokenNotMadeAgain(7, "no")
         case "retry" if delivery.attempt == 1:
             raise RetryAfter(0)
         case "skip":

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import importlib.util
 import logging
 import threading
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
+import weakref
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 from typing import Any
 
 import pytest
@@ -294,3 +298,186 @@ def test_no_two_calls_are_equal() -> None:
         for key in "abcabc":
             pool.add(key, 1)
     assert len(set(executor.calls)) == len(executor.calls) == 6
+
+
+class Unstarted(ThreadPoolExecutor):
+    """Cannot start its second thread, as where the process has as many as it may: it has taken the call by then."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+        self.refused = threading.Event()
+
+    def _adjust_thread_count(self) -> None:
+        if self._threads:
+            self.refused.set()
+            raise RuntimeError("can't start new thread")
+        super()._adjust_thread_count()
+
+
+@pytest.mark.parametrize("factory", [True, False])
+def test_a_call_that_an_executor_takes_and_refuses_is_not_run_when_its_turn_comes(factory: bool) -> None:
+    """It was delivered again, or is left."""
+    gate, handled = Gate(), Seen()
+
+    def handle(event: int, delivery: Delivery) -> None:
+        if event == 1:
+            gate(event)
+        handled(event, delivery)
+
+    with Unstarted() as executor:
+        pool = EventWorkerPool[str, int](handle, executor=Factory(executor) if factory else executor, workers=2).start()
+        pool.add("a", 1)
+        gate.wait_inside()
+        pool.add("b", 2)
+        eventually(lambda: pool.stats().handled == 1 if factory else "stopping" in repr(pool))
+        gate.open.set()
+        if not factory:
+            with pytest.raises(HandlerError, match="can't start new thread"):
+                pool.drain(PATIENCE)
+            assert pool.left == [("b", 2)]
+    if factory:
+        pool.drain(PATIENCE)
+    assert handled.deliveries == ([(2, 1), (1, 1)] if factory else [(1, 1)])
+
+
+@pytest.mark.parametrize("raises", [None, ValueError("as it was told"), BrokenExecutor("of the handler")], ids=repr)
+def test_a_call_that_an_executor_runs_and_refuses_has_been_run(
+    raises: Exception | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL, "workpool")  # A record that is kept holds the error of a handler.
+
+    class Late(ThreadPoolExecutor):
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+            wait_for([super().submit(fn, *args, **kwargs)], PATIENCE)
+            raise RuntimeError("can't start new thread")
+
+    class Event:
+        pass
+
+    calls: list[int] = []
+
+    def handle(event: Event) -> None:
+        calls.append(1)
+        if raises is not None:
+            raise type(raises)(*raises.args)
+
+    make = Factory(Late(1))
+    pool = EventWorkerPool[str, Event](handle, executor=make, workers=1, on_failure=Skip(), max_dead=0).start()
+    event = Event()
+    known = weakref.ref(event)
+    gc.disable()
+    try:
+        pool.add("a", event)
+        del event
+        pool.drain(PATIENCE)
+        assert known() is None
+    finally:
+        gc.enable()
+    assert calls == [1]
+    assert (pool.stats().handled, pool.stats().dead) == ((1, 0) if raises is None else (0, 1))
+    assert len(make.made) == 1
+
+
+def test_a_call_that_is_lost_while_it_runs_here_is_not_delivered_again_beside_itself() -> None:
+    class Hasty(ThreadPoolExecutor):
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+            super().submit(fn, *args, **kwargs)
+            lost: Future[Any] = Future()
+            gate.wait_inside()
+            lost.set_exception(BrokenExecutor("lost"))
+            return lost
+
+    gate = Gate()
+    running: list[int] = []
+    most: list[int] = []
+
+    def handle(event: int, delivery: Delivery) -> None:
+        running.append(delivery.attempt)
+        most.append(len(running))
+        if delivery.attempt == 1:
+            gate(event)
+        running.remove(delivery.attempt)
+
+    executor = Hasty(1)
+    make = Factory(executor, ThreadPoolExecutor(1))
+    pool = EventWorkerPool[str, int](handle, executor=make, workers=1).start()
+    pool.add("a", 1)
+    eventually(lambda: running == [1])
+    lost = pool._calls_to_start
+    eventually(lambda: not lost)
+    gate.open.set()
+    pool.drain(PATIENCE)
+    assert most == [1, 1]
+
+
+def test_an_executor_that_cannot_start_a_process_is_replaced_and_what_it_has_is_ended() -> None:
+    """It has taken the call, for the processes that it has: those are killed."""
+
+    class Process:
+        killed = 0
+
+        def kill(self) -> None:
+            self.killed += 1
+
+    class Full(Inline):
+        _processes = {1: Process()}  # noqa: RUF012
+
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+            raise OSError(11, "Resource temporarily unavailable")
+
+    handle = Seen()
+    make = Factory(full := Full())
+    pool = EventWorkerPool[str, int](handle, executor=make, workers=1).start()
+    pool.add("a", 1)
+    pool.drain(PATIENCE)
+    assert handle.deliveries == [(1, 1)]
+    assert (full._processes[1].killed, full.ends) == (1, [True])
+
+
+def test_a_call_of_a_pool_that_is_gone_is_not_run() -> None:
+    """Its event is among those that the pool has left."""
+    executor = Inline("break")
+    handle = Seen()
+    pool = EventWorkerPool[str, int](handle, executor=executor, workers=1)
+    pool.start().add("a", 1)
+    with pytest.raises(HandlerError):
+        pool.drain(PATIENCE)
+    [(call, *arguments)] = executor.calls
+    assert call(*arguments) is None
+    del pool
+    gc.collect()
+    assert call(*arguments) is None
+    assert handle.deliveries == []
+
+
+@pytest.mark.parametrize("breaks", [True, False])
+def test_an_executor_that_cannot_be_shut_down_is_told_of_and_harms_nothing(
+    breaks: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Stuck(Inline):
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            super().shutdown(wait)
+            raise OSError("not now")
+
+    handle = Seen()
+    make = Factory(Stuck(*["break"] * breaks))
+    with EventWorkerPool[str, int](handle, executor=make, workers=1) as pool:
+        add(pool, "a", 1, 2)
+    assert [event for event, _ in handle.deliveries] == [1, 2]
+    [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert record.getMessage() == "pool 'default': its executor cannot be shut down"
+
+
+def test_a_pool_is_not_taken_for_one_of_another_process_that_has_the_same_number() -> None:
+    """Two machines have that, or two interpreters of one process: here, two copies of the module."""
+    spec = importlib.util.find_spec("workpool.executors")
+    assert spec is not None
+    assert spec.loader is not None
+    copies: list[Any] = [importlib.util.module_from_spec(spec) for _ in range(2)]
+    pools, executors = [], [Inline("break"), Inline("break")]
+    for copy, executor in zip(copies, executors, strict=True):
+        spec.loader.exec_module(copy)
+        pools.append(copy.EventWorkerPool(print, executor=executor, workers=1))
+    assert pools[0]._number == pools[1]._number
+    assert copies[0]._here() != copies[1]._here()
+    assert copies[0]._here()[1] == copies[1]._here()[1]

@@ -149,6 +149,7 @@ def test_what_a_handler_raises_or_returns_arrives_or_is_told(folder: Folder) -> 
         "raise what is not made again": (1, "RuntimeError: NotMadeAgain: 7: no"),
         "raise what does not pickle": (1, "RuntimeError: HoldsLock: ('of no use elsewhere', <unlocked _thread.lock"),
         "raise what looks like the executor's": (1, "BrokenExecutor: of the handler"),
+        "raise what looks like the executor's and is not made again": (1, "RuntimeError: BrokenNotMadeAgain: 7: no"),
         "skip": (1, "SkipEvent: no good"),
     }
     make = Processes("spawn", 1)
