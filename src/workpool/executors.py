@@ -61,6 +61,12 @@ class EventWorkerPool(ThreadsPool[K, E]):
 
     A handler that runs in this process adds to the pool as on threads: without waiting. From another process it cannot.
 
+    A pool that is forgotten is drained when the process ends, before the executors stop: wholly where its executor has
+    started its threads or processes by then. One that has not can start threads and forked processes even then. So it
+    can spawned processes and those of a fork server, but they find only a handler that can be imported, for Python has
+    forgotten where the script is. Python 3.12.0 and 3.12.1 start nothing then: the pool fails, and says so in the log;
+    with an executor of spawned processes that was given, and has not begun, it hangs. `drain` or `stop` it yourself.
+
     Cost: a thread for each worker, which waits, and what the executor costs.
 
     Args:

@@ -17,7 +17,8 @@ from support import PATIENCE, run_python
 from workpool.executors import EventWorkerPool
 
 STARTS_NOTHING = (3, 12) <= sys.version_info[:2] < (3, 13) and sys.version_info < (3, 12, 2)
-"""No thread can be started when the main thread has ended, and an executor of processes hangs: fixed in 3.12.2."""
+"""No thread and no process can be started when the main thread has ended, and an executor of processes that has not
+begun hangs: so it is from Python 3.12.0 up to 3.12.1."""
 
 SCRIPT = """
 import multiprocessing, sys, threading
@@ -26,7 +27,11 @@ from functools import partial
 from {module} import handle
 from workpool.executors import EventWorkerPool
 
+both = threading.Barrier(2)
+
 def local(event):
+    if event < 2 and sys.argv[1] == "thread":
+        both.wait()  # An executor of threads starts the second while the first is busy.
     handle(event)
 
 def main():
