@@ -17,7 +17,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Final, NamedTuple, NoReturn, ParamSpec, Self, TypeVar
+from typing import Any, Final, NamedTuple, NoReturn, ParamSpec, Self, TypeVar, cast
 
 from workpool.errors import HandlerError, PoolClosed, WorkpoolError
 from workpool.records import State
@@ -160,16 +160,24 @@ class _Future(Future[T]):
 
     def take(self) -> _Work | None:
         """The work, for the first who asks."""
-        work: _Work | None = self.__dict__.pop("work", None)  # One step of the interpreter: two never get it.
-        return work
+        return cast("_Work | None", self.__dict__.pop("work", None))  # One step of the interpreter: two never get it.
 
     def cancel(self) -> bool:
         if not super().cancel():
             return False
-        if work := self.take():
-            self.set_running_or_notify_cancel()
-            with suppress(RuntimeError, WorkpoolError):  # Else a worker finds nothing to do when its turn comes.
-                work.pool._by_hand(work.pool._core.cancel, work.key, self)
+        work = None
+        try:
+            if work := self.take():
+                pool, key = work.pool, work.key
+                # Told, and no work any more, are one statement: no exception falls between.
+                _told, work = self.set_running_or_notify_cancel(), None
+                if pool._core.serving:
+                    with suppress(RuntimeError, WorkpoolError):  # Else a worker finds nothing to do at its turn.
+                        pool._by_hand(pool._core.cancel, key, self)
+        except BaseException:
+            if work:
+                self.work = work  # Whoever takes it next tells them.
+            raise
         return True
 
     def run(self) -> None:
@@ -262,14 +270,15 @@ class _View(Executor):
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         futures = self._futures
         future = _Future(self._executor._pool, self._key, fn, args, kwargs)
-        futures[future] = None  # First: a shutdown that comes now waits for it.
-        future.add_done_callback(lambda future: futures.pop(future, None))
         try:
+            futures[future] = None  # First: a shutdown that comes now waits for it.
+            future.add_done_callback(lambda future: futures.pop(future, None))
             if self._shut:
                 raise RuntimeError(_REFUSAL)
             self._executor._submit(future)
         except BaseException:
-            future.cancel()
+            if future.cancel():
+                futures.pop(future, None)  # What was interrupted may have no callback yet.
             raise
         return future
 

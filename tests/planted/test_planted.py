@@ -438,7 +438,7 @@ BUGS = [
     Bug(
         "cancelled call kept in its lane",
         "futures.py",
-        "work.pool._by_hand(work.pool._core.cancel, work.key, self)",
+        "pool._by_hand(pool._core.cancel, key, self)",
         "pass",
         "futures/test_cancelling.py",
     ),
@@ -452,8 +452,8 @@ BUGS = [
     Bug(
         "waiters of a cancelled future not told",
         "futures.py",
-        "            self.set_running_or_notify_cancel()\n            with",
-        "            with",
+        "_told, work = self.set_running_or_notify_cancel(), None",
+        "_told, work = False, None",
         "futures/test_cancelling.py",
     ),
     Bug(
@@ -1149,6 +1149,20 @@ BUGS = [
         'os.urandom(8).hex()',
         '""',
         'executors/test_lost.py',
+    ),
+    Bug(
+        'interrupted call kept by its view',
+        'futures.py',
+        '            if future.cancel():\n                futures.pop(future, None)  #',
+        '            if future.cancel():\n                pass  #',
+        'futures/test_interrupts.py',
+    ),
+    Bug(
+        'waiters not told after an interrupted cancel',
+        'futures.py',
+        '                self.work = work  #',
+        '                pass  #',
+        'futures/test_interrupts.py',
     ),
 ]  # fmt: skip
 
