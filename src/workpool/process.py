@@ -37,8 +37,11 @@ running: dict[Running, None] = {}
 
 
 def drain_all(kind: type = object) -> None:
-    """Drain what runs when the process ends, the last started first."""
-    for pool in reversed([pool for pool in running if isinstance(pool, kind)]):
+    """Drain what runs when the process ends, the last started first, and what a handler starts meanwhile."""
+    seen: set[Running] = set()
+    while left := [pool for pool in running if isinstance(pool, kind) and pool not in seen]:
+        pool = left[-1]
+        seen.add(pool)
         if pool._core.state not in (State.OPEN, State.DRAINING):
             continue  # A handler that is stuck does not keep the process.
         try:

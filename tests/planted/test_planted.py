@@ -1164,6 +1164,13 @@ BUGS = [
         '                pass  #',
         'futures/test_interrupts.py',
     ),
+    Bug(
+        'pool that is started at the end not drained',
+        'process.py',
+        '    while left := [pool for pool in running if isinstance(pool, kind) and pool not in seen]:\n        pool = left[-1]\n',
+        '    for pool in reversed([pool for pool in running if isinstance(pool, kind)]):\n',
+        'threads/test_p12_process.py',
+    ),
 ]  # fmt: skip
 
 

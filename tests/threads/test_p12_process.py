@@ -113,6 +113,32 @@ def test_a_drain_that_was_given_up_goes_on_at_the_end_of_the_process() -> None:
     assert (result.stderr, result.stdout.split()) == ("", [str(event) for event in range(20)])
 
 
+def test_so_it_is_with_one_that_a_handler_starts_then_where_a_thread_can_be_started() -> None:
+    """From Python 3.12 on none can, and the handler is told."""
+    result = run_python(
+        """
+        import os
+        from workpool import EventWorkerPool, KeyedExecutor
+
+        def handle(event):
+            while "draining" not in repr(pool):
+                pass
+            try:
+                executor = KeyedExecutor(1)
+                held.append(executor)
+                for number in range(5):
+                    executor.submit("a", os.write, 1, b"%d " % number)
+            except RuntimeError:
+                os.write(1, b"0 1 2 3 4")
+
+        held = []
+        pool = EventWorkerPool(handle, workers=1).start()
+        pool.add("a", 1)
+        """
+    )
+    assert (result.returncode, result.stderr, result.stdout.split()) == (0, "", list("01234"))
+
+
 def test_pools_are_drained_in_the_reverse_order_of_their_starts() -> None:
     """A pool that feeds another is mostly started after it, and must be drained before it."""
     result = run_python(
