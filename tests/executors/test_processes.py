@@ -49,7 +49,8 @@ class Processes:
 
 def kill(*processes: int) -> None:
     for process in processes:
-        os.kill(process, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # Its executor ends the others as soon as one is gone.
+            os.kill(process, signal.SIGKILL)
 
 
 def make_pool(executor: Any, workers: int = 2, **options: Any) -> EventWorkerPool[Any, Any]:
