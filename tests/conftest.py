@@ -22,6 +22,12 @@ COPY = os.environ.get("WORKPOOL_TEST_COPY", "")
 assert workpool.__file__.startswith(COPY), "the copy that is to be tested is not the one that is imported"
 
 
+def pytest_collection_finish() -> None:
+    """Pass over in each later collection, of which there is one after each test, what exists by now: it stays."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(params=DRIVERS, ids=lambda driver: driver.name)
 def driver(request: pytest.FixtureRequest) -> Driver:
     """Each driver in turn."""
