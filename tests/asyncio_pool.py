@@ -12,6 +12,8 @@ import contextlib
 import contextvars
 import threading
 from collections.abc import Awaitable, Callable
+from functools import partial
+from queue import SimpleQueue
 from typing import Any, Self
 
 from workpool.asyncio import EventWorkerPool
@@ -27,7 +29,31 @@ class Inside(threading.local):
     pool: AsyncioPool | None = None
 
 
+class Threads:
+    """Threads that run one thing after another: to start one for each event takes longer than all else."""
+
+    def __init__(self) -> None:
+        self.idle: list[SimpleQueue[Callable[[], None]]] = []
+
+    def run(self, target: Callable[[], None]) -> None:
+        """Run something on a thread that is free, or on a new one."""
+        try:
+            targets = self.idle.pop()
+        except IndexError:
+            targets = SimpleQueue()
+            threading.Thread(target=self._serve, args=(targets,), daemon=True).start()
+        targets.put(target)
+
+    def _serve(self, targets: SimpleQueue[Callable[[], None]]) -> None:
+        while True:
+            target = targets.get()
+            target()
+            del target  # It holds an event, perhaps.
+            self.idle.append(targets)
+
+
 inside = Inside()
+threads = Threads()
 made: list[AsyncioPool] = []
 """The pools that a test has made, for `close_all`."""
 
@@ -69,12 +95,11 @@ class AsyncioPool:
                 errors.append(error)
             finally:
                 arguments.clear()
+                inside.send = inside.pool = None
                 self._loop.call_soon_threadsafe(calls.put_nowait, None)
 
-        handed = list(arguments)
+        threads.run(partial(contextvars.copy_context().run, run, list(arguments)))
         del arguments
-        context = contextvars.copy_context()
-        threading.Thread(target=context.run, args=(run, handed), daemon=True).start()
         while (asked := await calls.get()) is not None:
             call, answer = asked
             try:
