@@ -5,7 +5,6 @@ from __future__ import annotations
 import faulthandler
 import gc
 import os
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -56,13 +55,9 @@ def no_thread_left() -> Iterator[None]:
             assert not thread.is_alive(), f"{thread.name} was left behind"
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """End a run against a planted bug here: what the bug left behind may never let the process end."""
-    if COPY:
-        sys.stdout.flush()
-        os._exit(exitstatus)
-    running: list[Any] = list(process.running)
+def pytest_sessionfinish() -> None:
+    """Stop what a test that failed has left behind: what it would be drained of may never be due."""
+    running: list[Any] = [] if COPY else list(process.running)
     for pool in running:
         with suppress(StopTimeout):
-            pool.stop(0)  # Left behind by a test that failed: what it would be drained of may never be due.
+            pool.stop(0)
