@@ -24,7 +24,7 @@ def test_each_of_as_many_events_as_workers_finds_one(driver: Driver, workers: in
 def test_events_that_come_one_by_one_to_an_idle_pool_are_all_handled(driver: Driver) -> None:
     handled = threading.Semaphore(0)
     pool = driver.pool(lambda event: handled.release(), workers=3).start()
-    for event in range(2000):
+    for event in range(1000):
         pool.add(event % 2, event)
         assert handled.acquire(timeout=PATIENCE), f"event {event} was never handled"
     pool.drain(PATIENCE)

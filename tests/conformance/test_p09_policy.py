@@ -256,17 +256,17 @@ class TestDead:
         assert [dead.event for dead in pool.dead()] == ["a3", "a4"]
         assert counts(pool, dead=5, dead_forgotten=3, handled=0)
 
-    @pytest.mark.parametrize(("max_dead", "kept"), [(0, 0), (None, 1500)])
+    @pytest.mark.parametrize(("max_dead", "kept"), [(0, 0), (None, 1001)])
     def test_none_or_all_may_be_kept(self, make: Pools, max_dead: int | None, kept: int) -> None:
         def handle(event: int) -> None:
             raise SkipEvent
 
         pool = make(handle, max_dead=max_dead)
-        for event in range(1500):
+        for event in range(1001):
             pool.add("a", event)
         pool.drain(PATIENCE)
         assert len(pool.dead()) == kept
-        assert counts(pool, dead=1500, dead_forgotten=1500 - kept)
+        assert counts(pool, dead=1001, dead_forgotten=1001 - kept)
 
     def test_a_replayed_event_is_a_new_one_at_the_end_of_its_lane(self, make: Pools) -> None:
         gate = Gate()
