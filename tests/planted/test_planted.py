@@ -6,24 +6,11 @@ place is seen here too.
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from queue import SimpleQueue
 
 import pytest
 
-import workpool
-from support import PATIENCE
-
-TESTS = Path(__file__).parent.parent
-SOURCE = Path(workpool.__file__).parent
+from planted.runs import NONE, Runs
 
 
 @dataclass(frozen=True)
@@ -1177,79 +1164,13 @@ BUGS = [
 ]  # fmt: skip
 
 
-class Runner:
-    """A process of `runner.py`, which runs tests against one copy of the code after another."""
-
-    def __init__(self, folder: Path) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("runner.py"))],
-            env=os.environ
-            | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-            | {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder / "pycache")},
-            cwd=TESTS.parent,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def run(self, copy: Path, patience: float, *tests: str) -> tuple[int, str]:
-        """The exit code of the tests, and what they printed."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        request = [str(copy), patience, [str(TESTS / test) for test in tests]]
-        print(json.dumps(request), file=self.process.stdin, flush=True)
-        code = int(self.process.stdout.readline())
-        return code, (copy / "output").read_text(errors="replace")
-
-
-class Runs:
-    """The runs of all bugs, two for each processor at once: one that hangs leaves its processor to another."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.runners = [Runner(folder) for _ in range(2 * (os.cpu_count() or 1))]
-        self.free: SimpleQueue[Runner] = SimpleQueue()
-        for runner in self.runners:
-            self.free.put(runner)
-        self.executor = ThreadPoolExecutor(len(self.runners))
-        self.of_none = self.executor.submit(self.run, None)
-        self.of = {bug.name: self.executor.submit(self.run, bug) for bug in BUGS}
-
-    def run(self, bug: Bug | None) -> tuple[int, str]:
-        """Run the tests that a bug is aimed at with it, or those of all bugs without any."""
-        copy = self.folder / (bug.name.replace(" ", "-") if bug else "none")
-        shutil.copytree(SOURCE, copy / "workpool", ignore=shutil.ignore_patterns("__pycache__"))
-        if bug:
-            path = copy / "workpool" / bug.file
-            text = path.read_text()
-            assert text.count(bug.old) == 1, f"its place occurs {text.count(bug.old)} times in {bug.file}"
-            path.write_text(text.replace(bug.old, bug.new))
-        runner = self.free.get()
-        try:
-            return runner.run(copy, 2, bug.aim) if bug else runner.run(copy, PATIENCE, *sorted({b.aim for b in BUGS}))
-        finally:
-            self.free.put(runner)
-
-    def close(self) -> None:
-        self.executor.shutdown(cancel_futures=True)
-        for runner in self.runners:
-            runner.process.communicate()
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
-    runs = Runs(tmp_path_factory.mktemp("planted"))
-    yield runs
-    runs.close()
-
-
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 def test_a_planted_bug_is_caught(bug: Bug, runs: Runs) -> None:
-    code, output = runs.of[bug.name].result()
+    code, output = runs.result(bug.name)
     assert code == 1, f"{bug.name!r} is not caught by {bug.aim}, which ended with {code}:\n{output}"
 
 
 def test_without_a_bug_they_pass(runs: Runs) -> None:
     """So it is the bugs that are caught, and not that the tests run in a fork and on a copy."""
-    code, output = runs.of_none.result()
+    code, output = runs.result(NONE)
     assert code == 0, output
