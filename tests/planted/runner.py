@@ -36,7 +36,7 @@ def run(source: str, folder: Path, bug: dict[str, Any]) -> NoReturn:
         os.setsid()
         for number in (signal.SIGALRM, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
-        shutil.copytree(source, folder / "workpool", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(source, folder / "workpool", copy_function=os.symlink, ignore=lambda *_: {"__pycache__"})
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(os.open(folder / "output", os.O_WRONLY | os.O_CREAT), 1)
         os.dup2(1, 2)
@@ -52,11 +52,16 @@ def run(source: str, folder: Path, bug: dict[str, Any]) -> NoReturn:
         os._exit(code)  # What a bug has left behind may never let a process end in order.
 
 
+def place(folder: str, name: str) -> Path:
+    return Path(folder, name.replace(" ", "-"))
+
+
 def plant(package: Path, file: str = "", old: str = "", new: str = "") -> None:
     """Replace the one place of a bug in a copy of the code, or nothing."""
     if file:
         text = (package / file).read_text()
         assert text.count(old) == 1, f"its place occurs {text.count(old)} times in {file}"
+        (package / file).unlink()  # A link to the code, which stays as it is.
         (package / file).write_text(text.replace(old, new))
 
 
@@ -65,19 +70,22 @@ def main(source: str, folder: str, at_once: int) -> None:
     running: dict[int, str] = {}
     signal.signal(signal.SIGALRM, lambda *_: end(*running))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    sys.dont_write_bytecode = True
     gc.freeze()
     try:
         while waiting or running:
             if waiting and len(running) < at_once:
                 bug = waiting.pop()
                 if (child := os.fork()) == 0:
-                    run(source, Path(folder, bug["name"].replace(" ", "-")), bug)
+                    run(source, place(folder, bug["name"]), bug)
                 running[child] = bug["name"]
                 signal.alarm(LIMIT)
             else:
                 child, status = os.wait()
                 end(child)
-                print(json.dumps([running.pop(child), os.waitstatus_to_exitcode(status)]), flush=True)
+                name = running.pop(child)
+                shutil.rmtree(place(folder, name) / "workpool", ignore_errors=True)
+                print(json.dumps([name, os.waitstatus_to_exitcode(status)]), flush=True)
     finally:
         end(*running)
 

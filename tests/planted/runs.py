@@ -40,9 +40,7 @@ class Runs:
                 folder,
                 str(2 * (os.cpu_count() or 1)),
             ],
-            env=os.environ
-            | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-            | {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder / "pycache")},
+            env=os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
             cwd=HERE.parent.parent,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
