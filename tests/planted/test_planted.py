@@ -506,7 +506,7 @@ BUGS = [
     Bug(
         "view accepts after its shutdown has looked",
         "futures.py",
-        "        futures[future] = None  # First: a shutdown that comes now waits for it.\n",
+        "            futures[future] = None  # First: a shutdown that comes now waits for it.\n",
         "",
         "futures/test_keys.py::TestView::test_its_shutdown_waits_for_its_own_only",
     ),
