@@ -118,10 +118,19 @@ class AsyncioPool:
             except StopIteration as done:
                 return done.value
 
-        async def run() -> Any:
-            return await call()
+        async def run() -> tuple[Any, BaseException | None]:
+            try:
+                return await call(), None
+            except BaseException as error:  # Not through the future, which would make another of it.
+                return None, error
 
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result()
+        value, raised = asyncio.run_coroutine_threadsafe(run(), self._loop).result()
+        try:
+            if raised is not None:
+                raise raised
+        finally:
+            del raised
+        return value
 
     def start(self, workers: int | None = None) -> Self:
         async def start() -> None:
@@ -132,6 +141,9 @@ class AsyncioPool:
 
     def add(self, key: Any, event: Any, *, timeout: float | None = None) -> None:
         self._run(lambda: self._pool.add(key, event, timeout=timeout))
+
+    def add_many(self, pairs: Any, *, timeout: float | None = None) -> Any:
+        return self._run(lambda: self._pool.add_many(pairs, timeout=timeout))
 
     def drain(self, timeout: float | None = None) -> None:
         self._run(lambda: self._pool.drain(timeout))

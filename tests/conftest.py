@@ -16,6 +16,7 @@ import workpool
 from asyncio_pool import close_all
 from support import DRIVERS, PATIENCE, Driver
 from workpool import StopTimeout, process
+from workpool.twin import COMPILED
 
 COPY = os.environ.get("WORKPOOL_TEST_COPY", "")
 assert workpool.__file__.startswith(COPY), "the copy that is to be tested is not the one that is imported"
@@ -25,6 +26,11 @@ def pytest_collection_finish() -> None:
     """Pass over in each later collection, of which there is one after each test, what exists by now: it stays."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_report_header() -> str:
+    """Say what is tested."""
+    return f"workpool: {'the twin in C' if COMPILED else 'the reference in Python'}"
 
 
 @pytest.fixture(params=DRIVERS, ids=lambda driver: driver.name)

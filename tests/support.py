@@ -12,12 +12,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
+
 from asyncio_pool import AsyncioPool
 from workpool import EventWorkerPool, Stats, executors
 from workpool.testing import FakeClock
+from workpool.twin import COMPILED
 
 PATIENCE = float(os.environ.get("WORKPOOL_TEST_PATIENCE", "30"))
 """Seconds to wait for what must happen."""
+
+reference_only = pytest.mark.skipif(
+    COMPILED, reason="about lines or containers that only the reference has; tests/twin holds the twin to the same"
+)
 
 
 @dataclass(frozen=True)

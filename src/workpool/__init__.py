@@ -24,8 +24,10 @@ from workpool.handlers import Delivery
 from workpool.policy import Fail, Park, ParkKey, Policy, Retry, RetryAfter, Skip, SkipEvent, Verdict
 from workpool.records import Dead, Explanation, Stats
 from workpool.threads import EventWorkerPool
+from workpool.twin import COMPILED
 
 __all__ = [
+    "COMPILED",
     "Dead",
     "Delivery",
     "DrainIncomplete",

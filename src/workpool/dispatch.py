@@ -73,7 +73,7 @@ class Dispatch(HeldLanes[K, E], Generic[K, E]):
         max_lane: int | None = None,
         max_dead: int | None = 1000,
     ) -> None:
-        self.max_backlog: int = sys.maxsize if max_backlog is None else max_backlog
+        self.max_backlog: int = sys.maxsize if max_backlog is None else min(max_backlog, sys.maxsize)
         self.max_lane: int | None = max_lane
         """How many events may wait behind the first of a key."""
         self.half: int = (self.max_backlog + 1) // 2
@@ -340,9 +340,10 @@ class Dispatch(HeldLanes[K, E], Generic[K, E]):
         for line in self._lines():
             self.adders.update(line)  # They were told, and have not looked yet: they must find that they are listed.
         left = self.unhandled()
-        self.notes, self.timers, self.alarm = {}, [], math.inf
+        self.notes.clear()  # Not another dict: hands have this one, and a failure holds a hand.
+        self.timers, self.alarm = [], math.inf
         self.lanes, self.ready, self.retrying, self.parked, self.waiting, self.returned, self.left, self.state = (
-            {}, deque(), {}, {}, 0, len(left), left, State.ENDED,
+            {}, self.make_ready(), {}, {}, 0, len(left), left, State.ENDED,
         )  # fmt: skip
 
     # Seen from outside.

@@ -22,9 +22,10 @@ from workpool.clock import Clock, SystemClock
 from workpool.dispatch import Dispatch
 from workpool.errors import DrainIncomplete, PoolFull, StopTimeout, WorkpoolError, describe
 from workpool.lanes import NOTHING, E, K
-from workpool.mutex import Forked, Mutex, give_way, make_mutex, require_outside, step
+from workpool.mutex import Forked, Mutex, give_way, require_outside, step
 from workpool.policy import Fail, Park, Policy, Skip, decide, require_policy
 from workpool.records import State
+from workpool.twin import Seat, make_mutex
 
 __all__ = ["TIMEKEEPER", "Driver"]
 
@@ -40,7 +41,7 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 
-class Driver(abc.ABC, Generic[K, E]):
+class Driver(Seat, abc.ABC, Generic[K, E]):
     """A pool without its calls and without its waiting; the arguments are those of `workpool.EventWorkerPool`."""
 
     def __init__(
@@ -180,7 +181,7 @@ class Driver(abc.ABC, Generic[K, E]):
         """Take an adder off the list that waits no more, and raise where its event was not accepted."""
         refusal = self._step(self._withdraw, gate, key)
         if isinstance(refusal, PoolFull):
-            raise TimeoutError(f"{refusal}; given up after {timeout} s")
+            raise TimeoutError(f"{refusal}; given up after {timeout:.3g} s")
         if refusal is not None:
             raise refusal
 

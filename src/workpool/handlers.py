@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Hashable
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 __all__ = ["Delivery", "is_awaited", "takes_delivery"]
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """One attempt at one event, for the handlers that ask for it by a second parameter."""
 
     key: Hashable

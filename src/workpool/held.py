@@ -32,8 +32,9 @@ from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from typing import Any, Generic
 
-from workpool.lanes import NOTHING, E, K, Lanes
+from workpool.lanes import NOTHING, E, K
 from workpool.records import Dead, Explanation
+from workpool.twin import Lanes
 
 __all__ = ["Held", "HeldLanes", "Note"]
 
@@ -324,7 +325,7 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
             self.ready.append(item)
             del where[held.key]
         except BaseException:
-            if self.ready and self.ready[-1] is item:
+            if self.ready and self.ready[-1][0] is item[0]:
                 where.pop(held.key, None)
             else:
                 self.notes.pop(held.key, None)
@@ -344,7 +345,7 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
         behind, ready = self.lanes.get(key) or (), self.ready
         sides = itertools.zip_longest(behind, reversed(behind), ready, reversed(ready), fillvalue=(NOTHING, NOTHING))
         for at, (first, last, head, tail) in enumerate(sides):
-            if isinstance(behind, deque) and (first is event or last is event):
+            if behind and (first is event or last is event):
                 return behind, at if first is event else -1 - at, key
             if head[1] is event or tail[1] is event:
                 return (ready, at, head[0]) if head[1] is event else (ready, -1 - at, tail[0])
@@ -380,7 +381,7 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
         if note.is_blank():
             self.notes.pop(key, None)
             if not self.notes:
-                self.notes = {}
+                self.notes.clear()  # It gives back what it grew by, and stays the one that workers look at.
 
     def _shrink(self) -> None:
         """Release what grew. A dict never shrinks by itself, and a void timer names a key that may be idle."""

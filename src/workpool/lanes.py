@@ -66,7 +66,7 @@ class Lanes(Generic[K, E]):
     def __init__(self, limit: int = sys.maxsize) -> None:
         self.lanes: dict[K, deque[E] | None] = {}
         """What waits behind the head of each active key; None until there was a second event."""
-        self.ready: deque[tuple[K, E]] = deque()
+        self.ready: deque[tuple[K, E]] = self.make_ready()
         """The keys that may start, each once, with their head events: the next to start first."""
         self.holds: list[K] = []
         """The key in flight at each worker, or NOTHING."""
@@ -82,6 +82,11 @@ class Lanes(Generic[K, E]):
         self.waiting: int = 0
         self.in_flight: int = 0
         self.handled: int = 0
+
+    @staticmethod
+    def make_ready() -> deque[tuple[K, E]]:
+        """An empty ring."""
+        return deque()
 
     def submit(self, key: K, event: E, force: bool = False) -> bool | None:
         """Accept an event at the end of its key's lane.

@@ -9,7 +9,17 @@ from typing import Any
 
 import pytest
 
-from support import PATIENCE, Driver, Gate, eventually, has_adders, has_handled, in_thread, threads_of_pools
+from support import (
+    PATIENCE,
+    Driver,
+    Gate,
+    eventually,
+    has_adders,
+    has_handled,
+    in_thread,
+    reference_only,
+    threads_of_pools,
+)
 from workpool import HandlerError, PoolClosed, PoolFull
 
 
@@ -111,6 +121,7 @@ def test_fault_07_a_handler_that_raises_or_ends_its_thread_keeps_no_lane(driver:
     assert pool.stats().keys == 0
 
 
+@reference_only
 def test_fault_08_choosing_an_event_examines_none_that_is_blocked(driver: Driver) -> None:
     """Counted, not timed: test_p03_isolation counts the looks at keys, this one those at the backlog."""
     from collections import deque

@@ -26,7 +26,7 @@ from workpool.records import State
 
 Core = Dispatch[str, int]
 SLOTS = (*Lanes.__slots__, *HeldLanes.__slots__, *Dispatch.__slots__)
-CONTAINERS = [slot for slot in SLOTS if isinstance(getattr(Core(), slot), list | dict | deque | set)]
+CONTAINERS = [slot for slot in SLOTS if isinstance(getattr(Core(), slot), (list, dict, set, type(Core().ready)))]
 POLICIES: dict[str, Any] = {"retry": 1.0, "again": 0.0, "skip": Skip(), "park": Park()}
 """What is decided about an event that failed: seconds, or what ends its attempts."""
 
@@ -37,7 +37,7 @@ def clone(core: Core) -> Core:
     for slot in SLOTS:
         setattr(twin, slot, getattr(core, slot))
     for slot in CONTAINERS:
-        setattr(twin, slot, getattr(core, slot).copy())
+        setattr(twin, slot, copy(getattr(core, slot)))
     twin.lanes = {key: copy(behind) for key, behind in core.lanes.items()}
     twin.notes = {key: replace(note, line=copy(note.line)) for key, note in core.notes.items()}
     for place in (twin.retrying, twin.parked):
@@ -424,7 +424,7 @@ class LostRetry(Core):
     def _let_go(self, where: dict[str, Held[str, int]], held: Held[str, int]) -> None:
         super()._let_go(where, held)
         if where is self.retrying:
-            self.ready.pop()
+            del self.ready[-1]
 
 
 class RetriedInPlaceOfALaterOne(Core):

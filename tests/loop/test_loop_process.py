@@ -144,6 +144,8 @@ def test_ctrl_c_on_a_loop_with_a_block_stops_the_pool_and_ends_the_process() -> 
         import asyncio, os, signal
         from workpool.asyncio import EventWorkerPool
 
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # A process in the background ignores it.
+
         async def handle(event):
             if event == 0:
                 os.kill(os.getpid(), signal.SIGINT)

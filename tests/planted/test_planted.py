@@ -134,13 +134,19 @@ BUGS = [
         "conformance/test_p03_isolation.py::test_keys_take_turns",
     ),
     Bug(
-        "handled event kept alive",
-        "threads.py",
-        "key, item, _result = item[0], None, None",
-        "key, item = item[0], None",
-        "conformance/test_p04_residue.py::test_a_handled_event_is_released_when_its_handler_has_returned",
+        'handled event kept alive',
+        'hand.py',
+        '        self.item = None  # The event',
+        '        self.last = self.item\n        self.item = None  # The event',
+        'conformance/test_p04_residue.py::test_a_handled_event_is_released_when_its_handler_has_returned',
     ),
-    Bug("idle key kept", "threads.py", "del key  #", "#", "conformance/test_p04_residue.py::test_an_idle_key_is_released"),
+    Bug(
+        'idle key kept',
+        'hand.py',
+        '        return None  # And',
+        '        self.last = key\n        return None  # And',
+        'conformance/test_p04_residue.py::test_an_idle_key_is_released',
+    ),
     Bug("idle lane kept", "lanes.py", "del lanes[key]", "pass", "conformance/test_p04_residue.py::test_a_handled_event_is_released_when_its_handler_has_returned"),
     Bug(
         "dict that grew kept",
@@ -299,12 +305,11 @@ BUGS = [
         'core/test_dispatch.py::TestBackPressure::test_adders_are_let_in_together',
     ),
     Bug(
-        "adders not let in after a take",
-        "threads.py",
-        "                if core.adders and core.has_room():\n                    self._admit()\n"
-        "                mutex.release()\n                while",
-        "                mutex.release()\n                while",
-        "conformance/test_p03_isolation.py::test_an_add_that_waits_goes_on_when_a_worker_has_taken_what_filled_the_pool",
+        'adders not let in after a take',
+        'threads.py',
+        '                if core.adders and core.has_room():\n                    self._admit()\n                mutex.release()\n                outcome',
+        '                mutex.release()\n                outcome',
+        'conformance/test_p03_isolation.py::test_an_add_that_waits_goes_on_when_a_worker_has_taken_what_filled_the_pool',
     ),
     Bug(
         "adders wait for half although a worker sleeps",
@@ -363,11 +368,11 @@ BUGS = [
         "threads/test_p08_threads.py::test_an_interrupted_start_leaves_no_thread_and_returns_every_event",
     ),
     Bug(
-        "backlog handled in a forked child",
-        "threads.py",
-        "                    if self._mutex is not mutex:\n                        return  #",
-        "                    if False:\n                        return  #",
-        "threads/test_p12_process.py::test_a_handler_that_forks_leaves_the_backlog_to_the_parent",
+        'backlog handled in a forked child',
+        'hand.py',
+        '        if self._pool._mutex is not mutex:\n',
+        '        if False:\n',
+        'threads/test_p12_process.py::test_a_handler_that_forks_leaves_the_backlog_to_the_parent',
     ),
     Bug(
         "pool failed in a forked child",
@@ -905,8 +910,8 @@ BUGS = [
     Bug(
         'event lost on a cancel',
         'asyncio.py',
-        'self._fail(worker, item, error, ended, is_asked)',
-        'self._fail(worker, None if is_asked else item, error, ended, is_asked)',
+        'self._fail(worker, hand.item, error, hand.ended, is_asked)',
+        'self._fail(worker, None if is_asked else hand.item, error, hand.ended, is_asked)',
         'loop/test_loop_cancelling.py::test_a_cancel_of_a_worker_puts_its_event_back_at_the_head_and_stops_the_pool',
     ),
     Bug(
@@ -1037,9 +1042,9 @@ BUGS = [
     ),
     Bug(
         'next event chosen outside the mutex',
-        'threads.py',
-        '                    item, ended = core.next(worker, key), False\n',
-        '                    mutex.release()\n                    item, ended = core.next(worker, key), False\n                    mutex.acquire()\n',
+        'hand.py',
+        '        self.item, self.ended = core.next(self._worker, key), False\n',
+        '        mutex.release()\n        self.item, self.ended = core.next(self._worker, key), False\n        mutex.acquire()\n',
         'threads/test_stress.py',
     ),
     Bug(

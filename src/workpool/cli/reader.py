@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import IO, Any, Final
 
 from workpool.cli.keys import NoKey
@@ -63,7 +63,7 @@ class Reader:
     Args:
         source: What to read.
         key_of: Finds the key of an event, or raises NoKey.
-        add: Adds an event to the pool.
+        feed: Adds events with their keys to the pool, each as it comes.
         bad_lines: Takes the lines that are no events, or have no key.
         ended: Set when the reading has ended, in any way.
     """
@@ -72,7 +72,7 @@ class Reader:
         self,
         source: NdjsonSource,
         key_of: Callable[[Any], Hashable],
-        add: Callable[[Hashable, Any], None],
+        feed: Callable[[Iterable[tuple[Hashable, Any]]], object],
         bad_lines: BadLines,
         ended: threading.Event,
     ) -> None:
@@ -80,7 +80,7 @@ class Reader:
         """The source was read to its end, and all its events are known."""
         self.trouble: str | None = None
         """Why the reading ended before the source did; said already. None where nothing is wrong with the source."""
-        self._source, self._key_of, self._add, self._bad_lines, self._ended = source, key_of, add, bad_lines, ended
+        self._source, self._key_of, self._feed, self._bad_lines, self._ended = source, key_of, feed, bad_lines, ended
         self._thread = threading.Thread(target=self._read, name="workpool-reader", daemon=True)
 
     def start(self) -> None:
@@ -89,16 +89,7 @@ class Reader:
 
     def _read(self) -> None:
         try:
-            for line in self._source:
-                if isinstance(line, BadLine):
-                    self._bad_lines.take(self._source.name, line)
-                    continue
-                try:
-                    key = self._key_of(line.event)
-                except NoKey as error:
-                    self._bad_lines.take(self._source.name, BadLine(line.number, line.raw, str(error)))
-                    continue
-                self._add(key, line.event)
+            self._feed(self._events())
             self.is_done = True
         except (PoolClosed, HandlerError):
             pass  # The main thread closed the pool, or its handler failed; either is told elsewhere.
@@ -108,3 +99,16 @@ class Reader:
         finally:
             self._source.close()
             self._ended.set()
+
+    def _events(self) -> Iterator[tuple[Hashable, Any]]:
+        """The events, each with its key."""
+        for line in self._source:
+            if isinstance(line, BadLine):
+                self._bad_lines.take(self._source.name, line)
+                continue
+            try:
+                key = self._key_of(line.event)
+            except NoKey as error:
+                self._bad_lines.take(self._source.name, BadLine(line.number, line.raw, str(error)))
+                continue
+            yield key, line.event

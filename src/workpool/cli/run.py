@@ -17,7 +17,7 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from types import FrameType
 from typing import Any, Final
 
@@ -79,7 +79,7 @@ class Run:
         self._progress = Progress()
         self._over = threading.Event()
         """There is nothing more to read, or no more use in it."""
-        self._reader = Reader(source, key_of, self._add, bad_lines, self._over)
+        self._reader = Reader(source, key_of, self._feed, bad_lines, self._over)
         self._signals: list[int] = []
         self._failures: list[BaseException] = []
         self._unheard: list[BaseException] = []
@@ -173,8 +173,8 @@ class Run:
 
     # On the reader's thread and on the workers'.
 
-    def _add(self, key: Hashable, event: Any) -> None:
-        self._pool.add(key, (self._meter.add(key), event))
+    def _feed(self, events: Iterable[tuple[Hashable, Any]]) -> None:
+        self._pool.add_many((key, (self._meter.add(key), event)) for key, event in events)
 
     def _handle(self, numbered: _Event, delivery: Delivery) -> None:
         number, event = numbered
