@@ -7,9 +7,10 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.report import format_table, write_page
-from benchmarks.targets import list_targets
-from benchmarks.workloads import backlog, ideal, latency, memory, noop, retries
+from benchmarks.measure import Table
+from benchmarks.report import describe_twin, format_table, write_page
+from benchmarks.targets import list_targets, summarize
+from benchmarks.workloads import adding, backlog, features, ideal, latency, loop, memory, noop, retries
 from benchmarks.workloads.common import FULL, QUICK
 from benchmarks.workloads.residue import STATM
 
@@ -17,6 +18,10 @@ WORKLOADS = {
     "spread": noop.measure_spread,
     "one-key": noop.measure_one_key,
     "new-keys": noop.measure_new_keys,
+    "add": adding.measure_alone,
+    "add-many": adding.measure_many,
+    "asyncio": loop.measure,
+    "features": features.measure,
     "backlog": backlog.measure,
     "retries": retries.measure,
     "latency": latency.measure,
@@ -60,8 +65,14 @@ def main() -> None:
             parser.error(f"the page needs a plot ({error}): install workpool[bench], or name workloads with --only")
 
     begin = time.monotonic()
+    print(describe_twin(), file=sys.stderr, flush=True)
     scale = QUICK if options.quick else FULL
-    tables = {name: WORKLOADS[name](scale) for name in names}
+    tables: dict[str, Table] = {}
+    took: dict[str, float] = {}
+    for name in names:
+        since = time.monotonic()
+        tables[name] = WORKLOADS[name](scale)
+        took[name] = time.monotonic() - since
     if partly:
         print("\n".join(format_table(table) for table in tables.values()))
         print("No page was written: only a full run, without --quick and --only, writes it.")
@@ -71,8 +82,10 @@ def main() -> None:
         write_page(DOCS / "benchmarks.md", tables, "python -m benchmarks")
         print(f"Wrote {DOCS / 'benchmarks.md'} and its plot.")
     if options.check:
-        print("\n".join(map(str, list_targets(tables))))
-    print(f"Took {time.monotonic() - begin:.0f} s.", file=sys.stderr)
+        targets = list_targets(tables)
+        print(f"Targets: {summarize(targets)}.", *targets, sep="\n")
+    each = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in took.items())
+    print(f"Took {time.monotonic() - begin:.0f} s: {each}.", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from benchmarks.subjects import Handler
+from benchmarks.subjects import Handler, Make
 
 Column = int | str
 
@@ -100,6 +100,20 @@ def in_rounds(name: str, runs: Sequence[Run], rounds: int) -> dict[tuple[str, Co
                 figure = stuck or f"{value:,.1f}{ratio}"
                 print(f"{name} {number + 1}/{rounds}: {row} [{column}] {figure}", file=sys.stderr, flush=True)
     return cells
+
+
+def time_ending(make: Make, handler: Handler, workers: int) -> int:
+    """Nanoseconds that workers take to end who have had nothing to do: it is no event's cost.
+
+    It is the least of three: a pause of the machine in here would be taken off what is measured.
+    """
+    endings = []
+    for _ in range(3):
+        subject = make(handler, workers)
+        begin = time.perf_counter_ns()
+        subject.drain()
+        endings.append(time.perf_counter_ns() - begin)
+    return min(endings)
 
 
 def time_bare(handler: Handler, events: Sequence[tuple[str, Any]], passes: int | None = None) -> float:

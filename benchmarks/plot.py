@@ -13,12 +13,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.measure import Cell, Table
-from benchmarks.subjects import BOUNDED, EXECUTOR, HASHED, KEY_TASKS, SCANNED, UNBOUNDED
+from benchmarks.subjects import BOUNDED, EXECUTOR, HASHED, KEY_TASKS, REFERENCE, SCANNED, UNBOUNDED
 
 # Colours that stay apart for colour-blind readers (Okabe and Ito), a marker each for readers without colour.
 _STYLES = {
     BOUNDED: ("#0072B2", "o"),
     UNBOUNDED: ("#56B4E9", "s"),
+    REFERENCE: ("#000000", "P"),
     EXECUTOR: ("#D55E00", "^"),
     HASHED: ("#009E73", "v"),
     KEY_TASKS: ("#CC79A7", "D"),

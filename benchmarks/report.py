@@ -6,12 +6,14 @@ import datetime
 import os
 import platform
 import statistics
+import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from benchmarks.measure import Cell, Column, Table
-from benchmarks.subjects import OURS
-from benchmarks.targets import list_targets
+from benchmarks.reference import COMPILED
+from benchmarks.subjects import BOUNDED, MANY, OURS, REFERENCE
+from benchmarks.targets import list_targets, summarize
 
 _PAGE = """\
 # Benchmarks
@@ -23,7 +25,8 @@ workpool. Written by a full run of
 {command}
 ```
 
-from the root of the repository with `workpool[bench]` installed, on {machine}, Python {python}, on {date}.
+from the root of the repository with `workpool[bench]` installed, on {machine}, Python {python}, workpool {version}, on
+{date}. {twin}
 
 ![Cost over workers, and cost over a backlog](benchmarks.png)
 
@@ -32,16 +35,21 @@ from the root of the repository with `workpool[bench]` installed, on {machine}, 
 A figure is the **median ratio** to the baseline of its table; then, in parentheses, the least and the greatest ratio;
 then the median itself, in the unit that the corner names. Lower is better everywhere. The machine is taken to be shared
 and noisy: each measurement comes right after one of its baseline, the ratio is taken within such a pair, and every
-figure of a table is taken once before any is taken again. Workers are started before the clock; where the handler does
-nothing, their ending counts. The garbage collector is on, as users have it. Beside a handler that does nothing, the
-whole cost of handing over shows; beside one that does something, the same cost is a smaller ratio.
+figure of a table is taken once before any is taken again. Workers are started before the clock. Where the handler does
+nothing, the clock stops when they have ended, and what as many idle ones took to end just before, the least of three
+times, is taken off. The garbage collector is on, as users have it. Beside a handler that does nothing, the whole cost
+of handing over shows; beside one that does something, the same cost is a smaller ratio.
 
 Workpool keeps order (events of one key one after another) and isolation (no key waits for another's); it is measured
-with its default bound and with none. Beside it: `ThreadPoolExecutor.submit`, which keeps neither; a **queue per
-worker**, with keys hashed onto the queues, which keeps order; an **asyncio task per key**, which keeps both, for
-coroutines on one loop. None of these bounds its backlog by itself.
+with its default bound and with none, and its reference, which is the same in Python alone, with none where nothing else
+is said. Beside it: `ThreadPoolExecutor.submit`, which keeps neither; a **queue per worker**, with keys hashed onto the
+queues, which keeps order; an **asyncio task per key**, which keeps both, and an **asyncio task per event**, which keeps
+neither, for coroutines on one loop. None of these bounds its backlog by itself.
 
 ## Targets
+
+A figure is the worst of those that a target is for, and where it was taken. Ratios between two figures of one table are
+taken within a round too. Of {count}: {summary}. `python -m benchmarks --check` prints this list.
 
 {targets}
 
@@ -50,15 +58,30 @@ coroutines on one loop. None of these bounds its backlog by itself.
 
 def write_page(path: Path, tables: Mapping[str, Table], command: str) -> None:
     """Write the page of a full run."""
+    targets = list_targets(tables)
     page = _PAGE.format(
         command=command,
         machine=_describe_machine(),
         python=platform.python_version(),
+        version=_read_version(),
+        twin=describe_twin(),
         date=datetime.date.today().isoformat(),
-        targets="\n".join(f"- {target}" for target in list_targets(tables)),
+        count=len(targets),
+        summary=summarize(targets),
+        targets="\n".join(f"- {target}" for target in targets),
         tables="\n".join(format_table(table) for table in tables.values()),
     )
     path.write_text(page, encoding="utf-8")
+
+
+def describe_twin() -> str:
+    """Which rows are the compiled twin."""
+    if COMPILED:
+        return f"The rows '{BOUNDED}' are the compiled twin, and '{REFERENCE}' is the reference."
+    return (
+        f"The twin is not compiled here, or WORKPOOL_PURE is set: the rows '{BOUNDED}' are the reference, and nothing "
+        f"is said of the twin."
+    )
 
 
 def format_table(table: Table) -> str:
@@ -90,14 +113,14 @@ def _round(figure: float) -> str:
 def _compare(table: Table) -> list[str]:
     """Where workpool stands in a table, and what is cheaper than it."""
     unit = "x" if table.base else f" {table.unit}"
-    ours = {row: table.series(row) for row in table.rows if row in OURS}
+    ours = {row: table.series(row) for row in table.rows if row in (*OURS, MANY)}
     parts = [
         f"{row}: {_round(min(scores))} to {_round(max(scores))}{unit}."
         for row, series in ours.items()
         for scores in [[cell.score for cell in series.values()]]
     ]
     if ours:
-        cheaper = {row: _list_cheaper(table.series(row), ours.values()) for row in table.rows if row not in OURS}
+        cheaper = {row: _list_cheaper(table.series(row), ours.values()) for row in table.rows if row not in ours}
         named = "; ".join(f"{row} ({', '.join(columns)})" for row, columns in cheaper.items() if columns)
         parts.append(f"Cheaper than workpool: {named}." if named else "Nothing here is cheaper than workpool.")
     if table.base == "bare loop":
@@ -114,6 +137,11 @@ def _list_cheaper(series: Mapping[Column, Cell], ours: Iterable[Mapping[Column, 
         for column, cell in series.items()
         if all(cell.score < own[column].score for own in ours if column in own)
     ]
+
+
+def _read_version() -> str:
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    return str(project["project"]["version"])
 
 
 def _describe_machine() -> str:

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Any, Protocol
 
+from benchmarks.reference import COMPILED, PurePool
 from workpool import EventWorkerPool
 
 Handler = Callable[[Any], object]
@@ -40,6 +41,12 @@ def make_bounded(handler: Handler, workers: int) -> Subject:
 def make_unbounded(handler: Handler, workers: int) -> Subject:
     """Ours with any backlog, as all the others have it."""
     return EventWorkerPool[str, Any](handler, max_backlog=None).start(workers)
+
+
+def make_reference(handler: Handler, workers: int) -> Subject:
+    """Ours with any backlog, in Python alone."""
+    pool: Subject = PurePool(handler, max_backlog=None).start(workers)
+    return pool
 
 
 class Executor:
@@ -173,10 +180,15 @@ class ScannedJournal:
 
 BOUNDED = "workpool"
 UNBOUNDED = "workpool, no bound"
+MANY = "workpool, add_many"
+REFERENCE = "workpool, pure Python"
 EXECUTOR = "ThreadPoolExecutor"
 HASHED = "queue per worker"
+TASKS = "asyncio task per event"
 KEY_TASKS = "asyncio task per key"
 SCANNED = "scanned journal"
 
 OURS: dict[str, Make] = {BOUNDED: make_bounded, UNBOUNDED: make_unbounded}
-THREADED: dict[str, Make] = {**OURS, EXECUTOR: Executor, HASHED: HashedQueues}
+# Where the twin is not compiled, the rows of workpool are the reference.
+REFERENCES: dict[str, Make] = {REFERENCE: make_reference} if COMPILED else {}
+THREADED: dict[str, Make] = {**OURS, **REFERENCES, EXECUTOR: Executor, HASHED: HashedQueues}

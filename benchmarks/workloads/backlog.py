@@ -7,19 +7,30 @@ import time
 from functools import partial
 
 from benchmarks.measure import Sample, Table, in_rounds, time_bare
-from benchmarks.subjects import BOUNDED, EXECUTOR, HASHED, SCANNED, THREADED, Make, ScannedJournal
+from benchmarks.subjects import (
+    BOUNDED,
+    EXECUTOR,
+    HASHED,
+    OURS,
+    REFERENCE,
+    REFERENCES,
+    SCANNED,
+    THREADED,
+    Make,
+    ScannedJournal,
+)
 from benchmarks.workloads.common import Scale, Tally, spread_keys
 
-BACKLOGS = (0, 100, 1_000, 10_000, 100_000)
-# Beyond these the default bound is full, an executor is as stuck as it can be, and a scan takes minutes.
-MOST = {BOUNDED: 1_000, EXECUTOR: 1_000, SCANNED: 10_000}
+# Beyond these the default bound is full, an executor is as stuck as it can be, and all others take too long.
+MOST = {BOUNDED: 1_000, REFERENCE: 100_000, EXECUTOR: 1_000, HASHED: 100_000, SCANNED: 10_000}
 STUCK = -1
 
 
 def measure(scale: Scale) -> Table:
-    events = [(key, number) for number, key in enumerate(spread_keys(scale.free_events))]
+    all_events = [(key, number) for number, key in enumerate(spread_keys(scale.free_events))]
 
     def run(row: str, make: Make, backlog: int) -> list[Sample]:
+        events = all_events if row in OURS | REFERENCES else all_events[: scale.peers_free_events]
         base = time_bare(Tally(len(events)).count, events)
         tally, met, gone = Tally(len(events)), threading.Event(), threading.Event()
 
@@ -49,16 +60,18 @@ def measure(scale: Scale) -> Table:
     runs = [
         partial(run, row, make, backlog)
         for row, make in makes.items()
-        for backlog in BACKLOGS
+        for backlog in scale.backlogs
         if backlog <= MOST.get(row, backlog)
     ]
     about = (
-        f"The handler of one key is stuck, B more events wait behind it, and {len(events):,} events on 1,000 other "
-        f"keys are added, and handled by 8 workers. A flat row means that the backlog costs the others nothing. With a "
-        f"{HASHED}, events that share the stuck worker are not handled at all while it is stuck. In a {EXECUTOR}, "
+        f"The handler of one key is stuck, B more events wait behind it, and {scale.free_events:,} events on 1,000 "
+        f"other keys are added, and handled by 8 workers; for the sake of time the peers of workpool get "
+        f"{scale.peers_free_events:,}. A flat row means that the backlog costs the others nothing. With a {HASHED}, "
+        f"events that share the stuck worker are not handled at all while it is stuck. In a {EXECUTOR}, "
         f"which knows no keys, the stuck events occupy the workers one by one. A {SCANNED} is one list that each "
         f"worker searches from the front for the first key that is free. Some rows end early: the default bound of "
-        f"{BOUNDED} keeps larger backlogs out, a scan takes minutes, and an executor cannot be more than stuck."
+        f"{BOUNDED} keeps larger backlogs out, a scan takes minutes, an executor cannot be more than stuck, and only "
+        f"the twin is to be flat up to a million."
     )
     cells = in_rounds("backlog", runs, scale.backlog_rounds)
     return Table("backlog", "Free keys beside a backlog of B events", about, "ns an event", "B =", "bare loop", cells)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from typing import Any
 
 KEYS = [f"key-{number}" for number in range(1_000)]
 
@@ -13,10 +14,14 @@ class Scale:
     """How much of everything."""
 
     rounds: int
+    short_rounds: int
     backlog_rounds: int
     latency_rounds: int
+    workers: tuple[int, ...]
+    backlogs: tuple[int, ...]
     events: int
     free_events: int
+    peers_free_events: int
     paced_events: int
     sleeps: int
     waiting_events: int
@@ -25,10 +30,14 @@ class Scale:
 
 FULL = Scale(
     rounds=5,
+    short_rounds=9,
     backlog_rounds=9,
-    latency_rounds=15,
+    latency_rounds=11,
+    workers=(1, 2, 8, 32, 256),
+    backlogs=(0, 100, 1_000, 10_000, 100_000, 1_000_000),
     events=1_000_000,
-    free_events=10_000,
+    free_events=100_000,
+    peers_free_events=10_000,
     paced_events=5_000,
     sleeps=10_000,
     waiting_events=100_000,
@@ -36,15 +45,27 @@ FULL = Scale(
 )
 QUICK = Scale(
     rounds=2,
+    short_rounds=3,
     backlog_rounds=2,
     latency_rounds=3,
-    events=100_000,
-    free_events=5_000,
+    workers=(1, 8, 256),
+    backlogs=(0, 1_000, 100_000, 1_000_000),
+    events=200_000,
+    free_events=20_000,
+    peers_free_events=1_000,
     paced_events=2_000,
-    sleeps=4_000,
-    waiting_events=20_000,
-    distinct_keys=500_000,
+    sleeps=2_560,
+    waiting_events=10_000,
+    distinct_keys=300_000,
 )
+
+
+def do_nothing(event: Any) -> None:
+    pass
+
+
+async def do_nothing_async(event: Any) -> None:
+    pass
 
 
 def spread_keys(count: int) -> list[str]:

@@ -8,24 +8,28 @@ import subprocess
 import sys
 import threading
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from benchmarks.measure import Column, Sample, Table, in_rounds
+from benchmarks.reference import COMPILED, PURE
 from benchmarks.subjects import (
     EXECUTOR,
     HASHED,
     KEY_TASKS,
+    REFERENCE,
     UNBOUNDED,
     Executor,
     HashedQueues,
     KeyTasks,
     Subject,
+    make_reference,
     make_unbounded,
 )
 from benchmarks.workloads.common import KEYS, Scale, spread_keys
 
 NEEDED = "workpool: MiB needed"
+NEEDED_BY_REFERENCE = f"{REFERENCE}: MiB needed"
 
 
 def measure_waiting(scale: Scale) -> Table:
@@ -41,6 +45,8 @@ def measure_waiting(scale: Scale) -> Table:
         HASHED: lambda: HashedQueues(threading.Event.wait, 1),
         KEY_TASKS: lambda: KeyTasks(_pass, bound=sys.maxsize),
     }
+    if COMPILED:
+        makes[REFERENCE] = lambda: make_reference(threading.Event.wait, 1)
 
     def run(row: str, column: Column) -> list[Sample]:
         gate = threading.Event()
@@ -70,11 +76,11 @@ async def _pass(event: threading.Event) -> None:
 
 
 def measure_residue(scale: Scale) -> Table:
-    def run(subject: str, name: str, allocator: str) -> list[Sample]:
+    def run(subject: str, name: str, allocator: str, choice: Mapping[str, str]) -> list[Sample]:
         row = f"{name}: MiB {'needed' if allocator == 'malloc' else 'resident'}"
         command = [sys.executable, "-m", "benchmarks.workloads.residue", str(scale.distinct_keys), subject]
         steps: list[tuple[int, int, int]] = json.loads(
-            subprocess.check_output(command, env=os.environ | {"PYTHONMALLOC": allocator})
+            subprocess.check_output(command, env={**os.environ, **choice, "PYTHONMALLOC": allocator})
         )
         _, resident, blocks = steps[0]
         return [
@@ -95,9 +101,11 @@ def measure_residue(scale: Scale) -> Table:
         f"process that has as many keys in plain dicts, 10,000 at a time, and drops them."
     )
     runs = [
-        partial(run, subject, name, allocator)
+        partial(run, subject, name, allocator, {})
         for subject, name in (("pool", "workpool"), ("dict", "dict"))
         for allocator in ("malloc", "pymalloc")
     ]
+    if COMPILED:
+        runs.insert(2, partial(run, "pool", REFERENCE, "malloc", PURE))
     cells = in_rounds("residue", runs, 1)
     return Table("residue", "What keys leave behind", about, "MiB or thousand blocks", "keys", "start", cells)
