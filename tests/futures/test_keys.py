@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import random
 import threading
 import weakref
@@ -219,6 +220,20 @@ class TestMap:
         eventually(lambda: seen() is None)
 
 
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Tells that somebody waits for futures."""
+    waits, wait_for = threading.Event(), concurrent.futures.wait
+
+    def tell_and_wait(futures: list[Future[Any]]) -> Any:
+        if futures:
+            waits.set()
+        return wait_for(futures)
+
+    monkeypatch.setattr(concurrent.futures, "wait", tell_and_wait)
+    return waits
+
+
 class TestView:
     def test_it_is_an_executor_in_the_order_of_its_key_whoever_submits(self, executor: KeyedExecutor) -> None:
         order: list[int] = []
@@ -241,15 +256,17 @@ class TestView:
             view.submit(int)
         assert other.submit(pow, 2, 3).result(PATIENCE) == executor.submit("a", pow, 2, 3).result(PATIENCE) == 8
 
-    def test_its_shutdown_waits_for_its_own_only(self, executor: KeyedExecutor) -> None:
+    def test_its_shutdown_waits_for_its_own_only(self, executor: KeyedExecutor, waits: threading.Event) -> None:
         view = executor.for_key("a")
         done: list[int] = []
         before, busy = blocked(executor, "a"), blocked(executor, "b")
         view.submit(done.append, 1)
         after = Gate()
         executor.submit("a", after, None)
-        shut = in_thread(view.shutdown)
-        eventually(lambda: view._shut)  # type: ignore[attr-defined]
+        over: list[None] = []
+        shut = in_thread(lambda: over.append(view.shutdown()))  # type: ignore[func-returns-value]
+        eventually(lambda: waits.is_set() or bool(over))
+        assert not over
         before.open.set()
         shut()
         assert done == [1]
@@ -305,7 +322,7 @@ class TestView:
         assert not view._futures
 
     def test_what_it_accepts_while_it_is_shut_down_is_waited_for(
-        self, executor: KeyedExecutor, monkeypatch: pytest.MonkeyPatch
+        self, executor: KeyedExecutor, monkeypatch: pytest.MonkeyPatch, waits: threading.Event
     ) -> None:
         """The shutdown comes when a call has been let in and has not reached the pool."""
         arrived, go = threading.Event(), threading.Event()
@@ -320,8 +337,10 @@ class TestView:
         view = executor.for_key("a")
         submitting = in_thread(lambda: view.submit(pow, 2, 3))
         wait(arrived)
-        shut = in_thread(view.shutdown)
-        eventually(lambda: view._shut)  # type: ignore[attr-defined]
+        over: list[None] = []
+        shut = in_thread(lambda: over.append(view.shutdown()))  # type: ignore[func-returns-value]
+        eventually(lambda: waits.is_set() or bool(over))
+        assert not over
         go.set()
         shut()
         future: Future[int] = submitting()

@@ -88,6 +88,7 @@ def main(source: str, folder: str, at_once: int) -> None:
                 shutil.rmtree(place(folder, name) / "workpool", ignore_errors=True)
                 print(json.dumps([name, os.waitstatus_to_exitcode(status)]), flush=True)
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         end(*running)
 
 

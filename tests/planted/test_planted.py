@@ -513,7 +513,7 @@ BUGS = [
         "futures.py",
         "            futures[future] = None  # First: a shutdown that comes now waits for it.\n",
         "",
-        "futures/test_keys.py::TestView::test_its_shutdown_waits_for_its_own_only",
+        "futures/test_keys.py::TestView::test_what_it_accepts_while_it_is_shut_down_is_waited_for",
     ),
     Bug(
         "forgotten executor keeps its threads",
