@@ -7,6 +7,7 @@ chooses the reference.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib import import_module
@@ -17,13 +18,14 @@ from workpool.lanes import E, K
 
 __all__ = ["COMPILED", "Hand", "Lanes", "Seat", "entrance", "make_mutex", "one_by_one"]
 
-COMPILED = False
-if os.environ.get("WORKPOOL_PURE", "0") in ("", "0"):
+COMPILED: bool = False
+"""Whether the compiled twin of the core is in use."""
+
+_HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()  # The twin was never run without: see the design page.
+if os.environ.get("WORKPOOL_PURE", "0" if _HAS_GIL else "1") in ("", "0"):
     with suppress(ImportError):  # No C compiler where it was installed.
         _twin = import_module("workpool._twin")
-
         COMPILED = True
-"""Whether the compiled twin of the core is in use."""
 
 
 def one_by_one(pairs: Iterator[tuple[K, E]]) -> tuple[int, tuple[K, E], BaseException | None]:
