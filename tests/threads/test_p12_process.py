@@ -120,12 +120,16 @@ def test_so_it_is_with_one_that_a_handler_starts_then_where_a_thread_can_be_star
         import os
         from workpool import EventWorkerPool, KeyedExecutor
 
-        def handle(event):
+        def drain_of(pool):
             while "draining" not in repr(pool):
                 pass
+
+        def handle(event):
+            drain_of(pool)
             try:
                 executor = KeyedExecutor(1)
                 held.append(executor)
+                executor.submit("a", drain_of, executor._pool)  # Else all may be done before anybody looks.
                 for number in range(5):
                     executor.submit("a", os.write, 1, b"%d " % number)
             except RuntimeError:
