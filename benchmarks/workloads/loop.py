@@ -35,9 +35,7 @@ def measure(scale: Scale) -> Table:
         base = asyncio.run(_time_bare(events))
         return [Sample(KEY_TASKS, 1, _time_key_tasks(events), base)]
 
-    pools: list[tuple[str, Any, Feed]] = [(BOUNDED, EventWorkerPool, _add)]
-    if getattr(EventWorkerPool, "add_many", None) is not None:
-        pools.append((MANY, EventWorkerPool, _add_many))
+    pools: list[tuple[str, Any, Feed]] = [(BOUNDED, EventWorkerPool, _add), (MANY, EventWorkerPool, _add_many)]
     if COMPILED:
         pools.append((REFERENCE, PureLoopPool, _add))
     runs: list[Run] = [

@@ -28,9 +28,9 @@ from workpool.driver import TIMEKEEPER
 from workpool.errors import HandlerCancelled
 from workpool.handlers import Delivery, takes_delivery
 from workpool.lanes import NOTHING, E, K
-from workpool.mutex import Forked, give_way
+from workpool.mutex import Forked
 from workpool.policy import Fail, Policy
-from workpool.pool import Pool
+from workpool.pool import Adding, Pool
 from workpool.records import State
 from workpool.twin import Hand, one_by_one
 
@@ -152,24 +152,13 @@ class EventWorkerPool(Pool[K, E]):
         """
         patience = seconds(timeout)
         loop = self._require_owner()
-        end = None if patience is None else loop.time() + patience
-        added = 0
-        try:
-            iterator = iter(pairs)
-            enter_some = self._enter_some if type(self).add is EventWorkerPool.add else one_by_one
-            while True:
-                count, pair, error = enter_some(iterator)
-                added += count
-                if error is not None:
-                    raise error
-                if pair is NOTHING:
-                    return added
+        enter_some = self._enter_some if type(self).add is EventWorkerPool.add else one_by_one
+        with Adding(pairs, enter_some, patience, loop.time) as adding:
+            while (pair := adding.next()) is not NOTHING:
                 key, event = pair
-                await self.add(key, event, timeout=None if end is None else max(0.0, end - loop.time()))
-                added += 1
-        except BaseException as error:
-            error.added = added  # type: ignore[attr-defined]
-            raise
+                await self.add(key, event, timeout=adding.patience())
+                adding.added += 1
+        return adding.added
 
     def add_nowait(self, key: K, event: E) -> None:
         """Add an event as `add` does, or raise at once where that would wait.
@@ -193,7 +182,7 @@ class EventWorkerPool(Pool[K, E]):
         loop = self._loop
         if loop is None or not loop.is_running():
             raise RuntimeError(f"pool {self._core.name!r} has no loop that runs: start it first")
-        if loop is asyncio._get_running_loop():
+        if loop is _running_loop():
             raise RuntimeError("this is the loop's own thread: await add(...) instead")
         self._enter(key, event, SimpleQueue, self._await, seconds(timeout))
 
@@ -268,7 +257,7 @@ class EventWorkerPool(Pool[K, E]):
             self._fail(worker, None, asyncio.CancelledError(), cancelled=True)
             self._leave(worker)
 
-    async def _work(self, worker: int, cancelled: Callable[[], int]) -> None:  # noqa: PLR0915 - one step, as there
+    async def _work(self, worker: int, cancelled: Callable[[], int]) -> None:
         """Sleep, take, handle, pass on, until the pool is settled. It is cut short as its twin on threads is (P11)."""
         core, mutex, takes_delivery = self._core, self._mutex, self._takes_delivery
         handler = self._handler if self._timeout is None else self._handle_in_time
@@ -278,16 +267,7 @@ class EventWorkerPool(Pool[K, E]):
         try:
             while core.state is State.OPEN or not self._step(core.settle):
                 await self._sleep()
-                if not mutex.acquire(False):
-                    give_way(mutex)
-                hand.item = core.take(worker)
-                if core.notes:
-                    hand.item = self._heed(worker, hand.item, NOTHING)
-                if core.wake():
-                    self._wake()
-                if core.adders and core.has_room():
-                    self._admit()
-                mutex.release()
+                self._take(worker, hand)
                 while hand:
                     burst += 1
                     if burst > _BURST:
@@ -314,12 +294,7 @@ class EventWorkerPool(Pool[K, E]):
                     if look is False:
                         return  # The handler forked, and this is the child.
                     if look:
-                        if core.notes:
-                            hand.item = self._heed(worker, hand.item, hand.last)
-                        if core.adders and core.has_room():
-                            self._admit()
-                        mutex.release()
-                        hand.last = None
+                        self._see_to(worker, hand)
         except BaseException as error:
             if self._mutex is not mutex or cast("asyncio.AbstractEventLoop", self._loop).is_closed():
                 raise
@@ -384,7 +359,7 @@ class EventWorkerPool(Pool[K, E]):
     # Steps: each is called with the mutex taken.
 
     def _wake(self, again: bool = True) -> None:
-        if asyncio._get_running_loop() is not self._loop:
+        if _running_loop() is not self._loop:
             # From `add_from_thread`.
             _call_on(cast("asyncio.AbstractEventLoop", self._loop), partial(self._step, self._wake))
             return
@@ -434,7 +409,7 @@ class EventWorkerPool(Pool[K, E]):
     # Around the steps.
 
     def _is_inside(self) -> bool:
-        return asyncio._get_running_loop() is self._loop and asyncio.current_task() in self._tasks
+        return _running_loop() is self._loop and asyncio.current_task() in self._tasks
 
     def _require_owner(self) -> asyncio.AbstractEventLoop:
         """The loop that runs, which has to be the pool's."""

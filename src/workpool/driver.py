@@ -25,7 +25,7 @@ from workpool.lanes import NOTHING, E, K
 from workpool.mutex import Forked, Mutex, give_way, require_outside, step
 from workpool.policy import Fail, Park, Policy, Skip, decide, require_policy
 from workpool.records import State
-from workpool.twin import Seat, make_mutex
+from workpool.twin import Hand, Seat, make_mutex
 
 __all__ = ["TIMEKEEPER", "Driver"]
 
@@ -232,6 +232,25 @@ class Driver(Seat, abc.ABC, Generic[K, E]):
         self._step(self._nudge)  # And whoever keeps the time, if that is the last.
         if last:
             self._step(self._all_left)
+
+    def _take(self, worker: int, hand: Hand[K, E]) -> None:
+        """Let a worker that was woken hold the event that it starts with, and wake the next."""
+        if not self._mutex.acquire(False):
+            give_way(self._mutex)
+        hand.item, hand.last = self._core.take(worker), NOTHING
+        self._see_to(worker, hand)
+
+    def _see_to(self, worker: int, hand: Hand[K, E]) -> None:
+        """Do what a worker's step has left to do, and give back the mutex, which that has taken."""
+        core = self._core
+        if core.notes:
+            hand.item = self._heed(worker, hand.item, hand.last)
+        if core.wake():
+            self._wake()
+        if core.adders and core.has_room():
+            self._admit()
+        self._mutex.release()
+        hand.last = None
 
     def _decide(self, error: Exception, attempt: int) -> float | Fail | Skip | Park:
         return decide(self._on_failure, error, attempt, random.random())

@@ -20,26 +20,7 @@ from workpool.mutex import Mutex, give_way
 __all__ = ["Hand"]
 
 
-class Core(Protocol):
-    """What a hand needs of a dispatch."""
-
-    notes: Any
-    adders: Any
-
-    def attempt(self, key: Any) -> int:
-        """Which delivery this is."""
-        ...
-
-    def has_room(self) -> bool:
-        """Whether adders may come in."""
-        ...
-
-    def next(self, worker: int, key: Any) -> Any:
-        """End an event and choose the next."""
-        ...
-
-
-class Seat(Protocol):
+class Pool(Protocol):
     """What a hand needs of a pool."""
 
     _core: Any
@@ -58,7 +39,7 @@ class Hand(Generic[K, E]):
 
     __slots__ = ("_core", "_handler", "_mutex", "_pool", "_takes_delivery", "_worker", "ended", "item", "last")
 
-    def __init__(self, pool: Seat, worker: int, handler: Callable[..., object], takes_delivery: bool) -> None:
+    def __init__(self, pool: Pool, worker: int, handler: Callable[..., object], takes_delivery: bool) -> None:
         self._pool = pool
         self._core = pool._core
         self._mutex = pool._mutex

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from typing import Literal, NoReturn
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Generic, Literal, NoReturn, Self
 
 from workpool.arguments import count
 from workpool.driver import Driver
@@ -11,7 +12,7 @@ from workpool.errors import describe
 from workpool.lanes import E, K
 from workpool.records import Dead, Explanation, Stats
 
-__all__ = ["Pool"]
+__all__ = ["Adding", "Pool"]
 
 
 class Pool(Driver[K, E]):
@@ -131,3 +132,47 @@ class Pool(Driver[K, E]):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(f"pool {self._core.name!r} holds workers and cannot be pickled or copied")
+
+
+class Adding(Generic[K, E]):
+    """One call of `add_many`: how far it has come, which whatever ends it has as its attribute `added`.
+
+    Args:
+        pairs: Each a key and an event.
+        enter_some: Enters those of an iterator that nothing is in the way of, as `Seat._enter_some`.
+        patience: How many seconds it may take in all; None for as long as it takes.
+        now: The time.
+    """
+
+    def __init__(
+        self,
+        pairs: Iterable[tuple[K, E]],
+        enter_some: Callable[[Iterator[tuple[K, E]]], tuple[int, Any, BaseException | None]],
+        patience: float | None,
+        now: Callable[[], float],
+    ) -> None:
+        self.added: int = 0
+        self._pairs = pairs
+        self._enter_some = enter_some
+        self._now = now
+        self._end = None if patience is None else now() + patience
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is not None:
+            error.added = self.added  # type: ignore[attr-defined]
+
+    def next(self) -> Any:
+        """Enter what can be entered at once; the pair after that, for the caller to add and to count, or NOTHING."""
+        iterator = self._pairs = iter(self._pairs)
+        count, pair, error = self._enter_some(iterator)
+        self.added += count
+        if error is not None:
+            raise error
+        return pair
+
+    def patience(self) -> float | None:
+        """How many seconds are left."""
+        return None if self._end is None else max(0.0, self._end - self._now())

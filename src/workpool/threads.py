@@ -33,9 +33,8 @@ from workpool.clock import Clock
 from workpool.driver import TIMEKEEPER
 from workpool.handlers import Delivery, takes_delivery
 from workpool.lanes import NOTHING, E, K
-from workpool.mutex import give_way
 from workpool.policy import Fail, Policy
-from workpool.pool import Pool
+from workpool.pool import Adding, Pool
 from workpool.records import State
 from workpool.twin import Hand, entrance, one_by_one
 
@@ -179,24 +178,13 @@ class EventWorkerPool(Pool[K, E]):
                 `added` how many were accepted.
         """
         patience = seconds(timeout)
-        end = None if patience is None else monotonic() + patience
-        added = 0
-        try:
-            iterator = iter(pairs)
-            enter_some = self._enter_some if type(self).add is EventWorkerPool.add else one_by_one
-            while True:
-                count, pair, error = enter_some(iterator)
-                added += count
-                if error is not None:
-                    raise error
-                if pair is NOTHING:
-                    return added
+        enter_some = self._enter_some if type(self).add is EventWorkerPool.add else one_by_one
+        with Adding(pairs, enter_some, patience, monotonic) as adding:
+            while (pair := adding.next()) is not NOTHING:
                 key, event = pair
-                self.add(key, event, timeout=None if end is None else max(0.0, end - monotonic()))
-                added += 1
-        except BaseException as error:
-            error.added = added  # type: ignore[attr-defined]
-            raise
+                self.add(key, event, timeout=adding.patience())
+                adding.added += 1
+        return adding.added
 
     def drain(self, timeout: float | None = None) -> None:
         """Handle all that was accepted, then end; refuse adds from outside at once.
@@ -277,25 +265,9 @@ class EventWorkerPool(Pool[K, E]):
         try:
             while core.state is State.OPEN or not self._step(core.settle):
                 wakeups.get()
-                if not mutex.acquire(False):
-                    give_way(mutex)
-                hand.item = core.take(worker)
-                if core.notes:
-                    hand.item = self._heed(worker, hand.item, NOTHING)
-                if core.wake():
-                    wakeups.put(None)
-                if core.adders and core.has_room():
-                    self._admit()
-                mutex.release()
-                outcome = hand.run()
-                while outcome is True:
-                    if core.notes:
-                        hand.item = self._heed(worker, hand.item, hand.last)
-                    if core.adders and core.has_room():
-                        self._admit()
-                    mutex.release()
-                    hand.last = None
-                    outcome = hand.run()
+                self._take(worker, hand)
+                while (outcome := hand.run()) is True:
+                    self._see_to(worker, hand)
                 if outcome is False:
                     return  # The handler forked, and this is the child.
                 if outcome is not None:

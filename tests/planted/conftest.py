@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from planted.runs import Runs
+from planted.runs import Bug, Runs
 
 STARTED = pytest.StashKey[Runs]()
 
@@ -17,7 +18,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         for item in session.items
         if isinstance(item, pytest.Function) and item.path.parent == Path(__file__).parent
     ]
-    bugs = [item.callspec.params["bug"] for item in items if hasattr(item, "callspec")]
+    bugs = [cast("Bug", item.callspec.params["bug"]) for item in items if hasattr(item, "callspec")]
     if items and not session.config.option.collectonly:
         session.config.stash[STARTED] = runs = Runs(bugs)
         session.config.add_cleanup(runs.close)

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,21 @@ HERE = Path(__file__).parent
 NONE = "no bug"
 
 
+@dataclass(frozen=True)
+class Bug:
+    """A fault to plant, and the test that has to see it."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    aim: str
+
+
 class Runs:
     """The runs of bugs, and one of all their tests without any: two for each processor at once, for some only wait."""
 
-    def __init__(self, bugs: list[Any]) -> None:
+    def __init__(self, bugs: list[Bug]) -> None:
         self.temporary = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         self.folder = folder = Path(self.temporary.name)
         self.codes: dict[str, int] = {}

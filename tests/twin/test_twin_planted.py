@@ -12,12 +12,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 import workpool
+from planted.runs import Bug
 from workpool.twin import COMPILED
 
 TESTS = Path(__file__).parent.parent
@@ -29,17 +29,6 @@ PASSED = (0, 5)
 pytestmark = pytest.mark.skipif(
     not COMPILED or not (ROOT / "src/twin").is_dir(), reason="the twin is not built, or WORKPOOL_PURE=1"
 )
-
-
-@dataclass(frozen=True)
-class Bug:
-    """A fault to plant, and the test that has to see it."""
-
-    name: str
-    file: str
-    old: str
-    new: str
-    aim: str
 
 
 BUGS = [
