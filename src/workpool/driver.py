@@ -180,10 +180,13 @@ class Driver(Seat, abc.ABC, Generic[K, E]):
     def _require_let_in(self, gate: object, key: K, timeout: float | None) -> None:
         """Take an adder off the list that waits no more, and raise where its event was not accepted."""
         refusal = self._step(self._withdraw, gate, key)
-        if isinstance(refusal, PoolFull):
-            raise TimeoutError(f"{refusal}; given up after {timeout:.3g} s")
-        if refusal is not None:
-            raise refusal
+        try:
+            if isinstance(refusal, PoolFull):
+                raise TimeoutError(f"{refusal}; given up after {timeout:.3g} s")
+            if refusal is not None:
+                raise refusal
+        finally:
+            del refusal  # Else the error and this call would hold each other, and the event.
 
     def _by_hand(self, transition: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
         def act() -> _R:
@@ -453,11 +456,8 @@ class Driver(Seat, abc.ABC, Generic[K, E]):
         """What a stop returns, or raises where it has not ended or the pool failed."""
         state, left, keys = self._step(self._look)
         if state is not State.ENDED:
-            raise StopTimeout(
-                f"pool {self._core.name!r} has not stopped in {timeout} s: {len(keys)} handlers have not returned",
-                left=left,
-                in_flight=keys,
-            )
+            message = f"pool {self._core.name!r} has not stopped in {timeout} s: {len(keys)} handlers have not returned"
+            raise StopTimeout(message, left=left, in_flight=keys)
         if self._core.failure is not None:
             raise self._step(self._core.refusal, "is of no more use")
         return left

@@ -169,8 +169,11 @@ class Adding(Generic[K, E]):
         iterator = self._pairs = iter(self._pairs)
         count, pair, error = self._enter_some(iterator)
         self.added += count
-        if error is not None:
-            raise error
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error  # Else the error and this call would hold each other, and the pairs.
         return pair
 
     def patience(self) -> float | None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import gc
 import tracemalloc
 import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 
 import pytest
 
-from support import PATIENCE, Driver, Gate, eventually
+from support import PATIENCE, Driver, Gate, begin, eventually, has_adders, in_thread
+from workpool import PoolClosed, PoolFull
 
 
 class Payload:
@@ -46,6 +50,39 @@ def test_it_is_released_while_later_events_of_its_key_still_wait(driver: Driver)
     assert released() is None
     gate.open.set()
     pool.drain(PATIENCE)
+
+
+def test_a_refused_event_is_released_when_its_add_has_raised(driver: Driver) -> None:
+    """It waited for the next collection, which may be long in coming."""
+    gate = Gate()
+    pool = driver.pool(gate, workers=1, max_backlog=1).start()
+    pool.add("a", "in flight")
+    gate.wait_inside()
+    pool.add("a", "waits")
+    payloads: list[weakref.ref[Payload]] = []
+
+    def refused(add: Callable[..., object], error: type[Exception], **options: float) -> None:
+        payload = Payload()
+        payloads.append(weakref.ref(payload))
+        with suppress(error):
+            add("a", payload, **options)
+
+    gc.disable()
+    try:
+        refused(pool.add, TimeoutError, timeout=0)
+        refused(pool.add_nowait, PoolFull)
+        refused(lambda key, payload: pool.add_many([(key, payload)], timeout=0), TimeoutError)
+        refused(lambda key, payload: pool.add_many([payload, (key, payload)]), TypeError)
+        waiting = in_thread(partial(refused, pool.add, PoolClosed))
+        eventually(partial(has_adders, pool))
+        stopped = begin(pool, "stop", PATIENCE)
+        waiting()
+        refused(pool.add, PoolClosed)
+        eventually(lambda: all(ref() is None for ref in payloads))
+    finally:
+        gc.enable()
+        gate.open.set()
+    assert stopped() == [("a", "waits")]
 
 
 def test_an_idle_key_is_released(driver: Driver) -> None:

@@ -1055,6 +1055,20 @@ BUGS = [
         'testing/test_history.py',
     ),
     Bug(
+        'refused event kept by its error',
+        'driver.py',
+        '            del refusal  # Else the error and this call would hold each other, and the event.\n',
+        '            pass\n',
+        'conformance/test_p04_residue.py::test_a_refused_event_is_released_when_its_add_has_raised',
+    ),
+    Bug(
+        'collection of another thread not waited for by the history',
+        'testing/history.py',
+        '        while not collected:\n',
+        '        if not collected:\n',
+        'testing/test_history.py',
+    ),
+    Bug(
         'event of a coroutine handler kept by the history',
         'testing/history.py',
         '            del envelope\n',

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -674,3 +676,36 @@ async def test_on_a_loop_what_is_wrong_is_seen_and_a_cut_add_may_be_either() -> 
     history._records.append(("end", 0, "a", 0.0))
     with pytest.raises(BrokenPromise, match="event 0 was accepted, handled 2 times"):
         history.check(pool)
+
+
+def test_a_check_waits_for_a_collection_that_another_thread_makes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`gc.collect` does nothing meanwhile, and an event that was only waiting to be collected was called a residue."""
+    pool = Scripted()
+    pool.accept("a1")
+    pool.handle("a1")
+    garbage: list[Any] = [pool.accepted.pop("a1")]
+    garbage.append(garbage)
+    del garbage
+    gate, collect = Gate(), gc.collect
+
+    def hold(phase: str, _: object) -> None:
+        if phase == "start" and threading.current_thread().name == "collects":
+            gate(None)
+
+    def collect_once() -> int:
+        monkeypatch.setattr(gc, "collect", collect)
+        found = collect()
+        gate.open.set()
+        return found
+
+    gc.callbacks.append(hold)
+    thread = threading.Thread(target=gc.collect, name="collects", args=(0,))
+    try:
+        thread.start()
+        gate.wait_inside()
+        monkeypatch.setattr(gc, "collect", collect_once)
+        assert pool.history.violations(pool) == []
+    finally:
+        gate.open.set()
+        thread.join(PATIENCE)
+        gc.callbacks.remove(hold)

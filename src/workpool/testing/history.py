@@ -253,7 +253,7 @@ class History:
         if keys := pool.stats().keys:
             broken.append(f"P4 no residue: {keys} keys are left in a pool that has ended")
         if self._alive(kept):
-            gc.collect()  # Else there is nothing to collect, and it would look at all that the process has.
+            _collect()  # Else there is nothing to collect, and it would look at all that the process has.
             broken.extend(
                 f"P4 no residue: {envelope!r} has ended and is still referred to" for envelope in self._alive(kept)
             )
@@ -262,3 +262,20 @@ class History:
     def _alive(self, kept: set[int]) -> list[Envelope[Any]]:
         found = (ref() for ref in self._envelopes)
         return [envelope for envelope in found if envelope is not None and envelope.number not in kept]
+
+
+def _collect() -> None:
+    """Collect garbage, even while another thread does: `gc.collect` would do nothing then."""
+    me, collected = threading.get_ident(), False
+
+    def note(phase: str, _: object) -> None:
+        nonlocal collected
+        collected = collected or (phase == "stop" and threading.get_ident() == me)
+
+    gc.callbacks.append(note)
+    try:
+        while not collected:
+            gc.collect()
+            time.sleep(0)  # For the other thread.
+    finally:
+        gc.callbacks.remove(note)
