@@ -685,6 +685,7 @@ def test_a_check_waits_for_a_collection_that_another_thread_makes(monkeypatch: p
     pool.handle("a1")
     garbage: list[Any] = [pool.accepted.pop("a1")]
     garbage.append(garbage)
+    gc.collect()  # It is old then, and not found by the thread below, which looks at what is young.
     del garbage
     gate, collect = Gate(), gc.collect
 
