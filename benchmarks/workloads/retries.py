@@ -18,7 +18,7 @@ _HOUR = 3600
 
 
 def measure(scale: Scale) -> Table:
-    events = [(key, number) for number, key in enumerate(spread_keys(scale.events // 4))]
+    events = [(key, number) for number, key in enumerate(spread_keys(scale.events))]
 
     def time_healthy(backing_off: int) -> float:
         pool = EventWorkerPool[str, int](_handle, workers=8, max_backlog=None).start()

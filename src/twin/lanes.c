@@ -16,15 +16,17 @@ wake(Lanes *self)
     return WAKE;
 }
 
-/* Take a key out again whose event found no room, and keep the error. */
+/* Take the key out again that was entered last, without a look-up, and keep the error. */
 static void
-forget(PyObject *lanes, PyObject *key)
+forget_last(PyObject *lanes)
 {
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
-    if (PyDict_DelItem(lanes, key) < 0) {
-        PyErr_WriteUnraisable(key);
+    PyObject *last = PyObject_CallMethod(lanes, "popitem", NULL);
+    if (last == NULL) {
+        PyErr_WriteUnraisable(lanes);
     }
+    Py_XDECREF(last);
     PyErr_Restore(type, value, traceback);
 }
 
@@ -72,6 +74,26 @@ is_lane(Lanes *self, PyObject *behind)
     return 0;
 }
 
+/* Whether a key that was not among the lanes is held: 1 with its lane and the dict of that, or FAILED, and the key, which
+   had been entered, is taken out again; or 0. */
+static int
+find_aside(Lanes *self, PyObject *key, PyObject **lanes, PyObject **behind)
+{
+    PyObject *aside = Py_NewRef(self->aside);  /* As below. */
+    int held = PyDict_Contains(aside, key);
+    if (held != 0) {
+        forget_last(*lanes);
+    }
+    if (held > 0) {
+        Py_SETREF(*behind, look_up(aside, key));
+        held = *behind != NULL && is_lane(self, *behind) ? 1 : FAILED;
+        Py_SETREF(*lanes, aside);
+        return held;
+    }
+    Py_DECREF(aside);
+    return held;
+}
+
 int
 lanes_submit(Lanes *self, PyObject *key, PyObject *event, int force)
 {
@@ -85,9 +107,17 @@ lanes_submit(Lanes *self, PyObject *key, PyObject *event, int force)
     if (behind == NULL || !is_lane(self, behind)) {
         goto done;
     }
-    if (PyDict_GET_SIZE(lanes) > keys) {
+    int idle = PyDict_GET_SIZE(lanes) > keys;
+    if (idle && PyDict_GET_SIZE(self->aside)) {
+        int held = find_aside(self, key, &lanes, &behind);
+        if (held == FAILED) {
+            goto done;
+        }
+        idle = !held;
+    }
+    if (idle) {
         if (ring_reserve(self->ready) < 0) {
-            forget(lanes, key);
+            forget_last(lanes);
             goto done;
         }
         ring_push(self->ready, Py_NewRef(key), Py_NewRef(event));
@@ -308,9 +338,10 @@ lanes_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwa
     self->nothing = Py_NewRef(state->nothing);
     self->ring_type = (PyTypeObject *)Py_NewRef(state->ring_type);
     self->lanes = PyDict_New();
+    self->aside = PyDict_New();
     self->ready = (Ring *)ring_new(self->ring_type, 2);
     self->holds = PyList_New(0);
-    if (self->lanes == NULL || self->ready == NULL || self->holds == NULL) {
+    if (self->lanes == NULL || self->aside == NULL || self->ready == NULL || self->holds == NULL) {
         Py_CLEAR(self);
     }
     return (PyObject *)self;
@@ -321,6 +352,7 @@ lanes_traverse(Lanes *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->lanes);
+    Py_VISIT(self->aside);
     Py_VISIT(self->ready);
     Py_VISIT(self->holds);
     Py_VISIT(self->nothing);
@@ -334,6 +366,7 @@ lanes_dealloc(Lanes *self)
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     Py_XDECREF(self->lanes);
+    Py_XDECREF(self->aside);
     Py_XDECREF(self->ready);
     Py_XDECREF(self->holds);
     Py_XDECREF(self->nothing);
@@ -371,6 +404,18 @@ set_lanes(Lanes *self, PyObject *value, void *Py_UNUSED(closure))
 }
 
 static PyObject *
+get_aside(Lanes *self, void *Py_UNUSED(closure))
+{
+    return Py_NewRef(self->aside);
+}
+
+static int
+set_aside(Lanes *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    return exchange(&self->aside, value, value != NULL && PyDict_CheckExact(value), "aside");
+}
+
+static PyObject *
 get_ready(Lanes *self, void *Py_UNUSED(closure))
 {
     return Py_NewRef((PyObject *)self->ready);
@@ -397,6 +442,7 @@ set_holds(Lanes *self, PyObject *value, void *Py_UNUSED(closure))
 
 static PyGetSetDef getset[] = {
     {"lanes", (getter)get_lanes, (setter)set_lanes, NULL, NULL},
+    {"aside", (getter)get_aside, (setter)set_aside, NULL, NULL},
     {"ready", (getter)get_ready, (setter)set_ready, NULL, NULL},
     {"holds", (getter)get_holds, (setter)set_holds, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},

@@ -12,6 +12,7 @@
 typedef struct {
     PyObject_HEAD
     PyObject *lanes;       /* dict: key -> None, or a Ring of events */
+    PyObject *aside;       /* dict: the same, of keys that are held */
     Ring *ready;           /* pairs */
     PyObject *holds;       /* list: the key in flight at each worker, or `nothing` */
     PyObject *nothing;

@@ -54,6 +54,7 @@ class Dispatch(HeldLanes[K, E], Generic[K, E]):
     )  # fmt: skip
 
     alarm: float
+    aside: dict[K, deque[E] | None]
     lanes: dict[K, deque[E] | None]
     limit: int
     notes: dict[K, Note[E]]
@@ -342,9 +343,10 @@ class Dispatch(HeldLanes[K, E], Generic[K, E]):
         left = self.unhandled()
         self.notes.clear()  # Not another dict: hands have this one, and a failure holds a hand.
         self.timers, self.alarm = [], math.inf
-        self.lanes, self.ready, self.retrying, self.parked, self.waiting, self.returned, self.left, self.state = (
-            {}, self.make_ready(), {}, {}, 0, len(left), left, State.ENDED,
-        )  # fmt: skip
+        (
+            self.lanes, self.aside, self.ready, self.retrying, self.parked,
+            self.waiting, self.returned, self.left, self.state,
+        ) = {}, {}, self.make_ready(), {}, {}, 0, len(left), left, State.ENDED  # fmt: skip
 
     # Seen from outside.
 
@@ -386,7 +388,7 @@ class Dispatch(HeldLanes[K, E], Generic[K, E]):
             in_flight=self.in_flight,
             waiting=self.waiting,
             queued=self.waiting - len(self.retrying) - len(self.parked),
-            keys=len(self.lanes),
+            keys=len(self.lanes) + len(self.aside),
             dead=self.dead,
             dead_forgotten=self.dead_forgotten,
             cancelled=self.cancelled,
@@ -447,7 +449,7 @@ class Dispatch(HeldLanes[K, E], Generic[K, E]):
 
     def _is_lane_full(self, key: K) -> bool:
         try:
-            return self.max_lane is not None and len(self.lanes.get(key) or ()) >= self.max_lane
+            return self.max_lane is not None and len(self.behind(key)) >= self.max_lane
         except Exception:
             return False  # A key that cannot be looked up cannot be entered: whoever tries is told.
 
@@ -460,7 +462,7 @@ class Dispatch(HeldLanes[K, E], Generic[K, E]):
         stamp = (self.added // eighth, (len(self.retrying) + len(self.parked)) // eighth)
         if self._held_crowd[0] != stamp or len(self.retrying) + len(self.parked) <= _FEW:
             depths = [
-                (len(self.lanes[held.key] or ()) + 1, held.key, "parked" if held.due == math.inf else "retrying")
+                (len(self.aside[held.key] or ()) + 1, held.key, "parked" if held.due == math.inf else "retrying")
                 for held in self.held()
             ]
             depth, key, why = max(depths, key=lambda each: each[0], default=(0, None, ""))

@@ -6,15 +6,16 @@ A third place beside the two of `Lanes`. No worker and no scan ever sees it, so 
       |                      |                    | park
       +-------- park --------+------ park -----> parked --resume, skip_head--> ready | idle
 
-A held key keeps its lane: its head is in `retrying` or `parked`, the rest wait behind, in order, and what is added
-meanwhile comes after them. So nothing passes the event that is held. A heap finds the retries that are due, O(log n);
-the time is the caller's to say.
+A held key keeps its lane, which lies `aside`: its head is in `retrying` or `parked`, the rest wait behind, in order,
+and what is added meanwhile comes after them. So nothing passes the event that is held. A heap finds the retries that
+are due, O(log n); the time is the caller's to say.
 
 What there is to know of a key that is not held is its *note*: how often its head has failed, that it is to be parked
 (which is done when its turn comes, without a search in the ring), or who waits for room in its lane. A driver looks at
 notes only while there are any. Invariant:
 
-    waiting == len(ready) + sum(len(behind)) + len(retrying) + len(parked)
+    set(aside) == set(retrying) | set(parked)                             (disjoint, and none of them in lanes)
+    waiting    == len(ready) + len(aside) + sum(len(behind))              (in lanes and aside)
 
 An event that is given up on is dead: it leaves its lane, and is kept in `dead`, the newest `max_dead` of them.
 
@@ -80,6 +81,7 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
         "retrying", "rubbish", "timers",
     )  # fmt: skip
 
+    aside: dict[K, deque[E] | None]
     asleep: int
     in_flight: int
     lanes: dict[K, deque[E] | None]
@@ -269,7 +271,7 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
         parked, retrying = self.parked.get(key), self.retrying.get(key)
         held = parked or retrying
         note = (held.note if held else self.notes.get(key)) or Note()
-        waiting = len(self.lanes.get(key) or ())
+        waiting = len(self.behind(key))
         facts = (note.failures + 1, note.error)
         if held:
             due = held.due if retrying else None
@@ -279,6 +281,10 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
         if key in self.lanes:
             return Explanation(key, "ready", waiting + 1, *facts)
         return Explanation(key, "parked" if note.parking else "idle", 0, *facts)
+
+    def behind(self, key: K) -> deque[E] | tuple[()]:
+        """The events behind the head of a key, held or not."""
+        return self.lanes.get(key) or self.aside.get(key) or ()
 
     def note(self, key: K) -> Note[E]:
         """The note of a key, held or not: made where there is none."""
@@ -305,6 +311,8 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
         assert not any(note.is_blank() for note in self.notes.values()), "a note that says nothing is kept"
         held = self.retrying.keys() | self.parked.keys()
         assert not held & self.notes.keys(), "a held key has a second note"
+        assert held == self.aside.keys(), "a key is held without its lane, or is not"
+        assert not held & self.lanes.keys(), "a held key has a second lane"
 
     # Steps.
 
@@ -312,9 +320,15 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
         """The lane of a key has moved up: whoever waits for room in it may come in. Nobody does, without a bound."""
 
     def _hold(self, worker: int, where: dict[K, Held[K, E]], held: Held[K, E]) -> None:
-        where[held.key], self.holds[worker], self.in_flight, self.waiting, self.asleep = (
-            held, NOTHING, self.in_flight - 1, self.waiting + 1, self.asleep + 1,
-        )  # fmt: skip
+        try:
+            self.aside[held.key] = self.lanes[held.key]
+            where[held.key], self.holds[worker], self.in_flight, self.waiting, self.asleep = (
+                held, NOTHING, self.in_flight - 1, self.waiting + 1, self.asleep + 1,
+            )  # fmt: skip
+            del self.lanes[held.key]
+        except BaseException:
+            (self.lanes if self.holds[worker] is NOTHING else self.aside).pop(held.key, None)
+            raise
         self.notes.pop(held.key, None)
 
     def _let_go(self, where: dict[K, Held[K, E]], held: Held[K, E]) -> None:
@@ -322,18 +336,25 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
         try:
             if not held.note.is_blank():
                 self.notes[held.key] = held.note  # First: who waits in its line has to be found there.
+            self.lanes[held.key] = self.aside[held.key]
             self.ready.append(item)
             del where[held.key]
+            del self.aside[held.key]
         except BaseException:
             if self.ready and self.ready[-1][0] is item[0]:
                 where.pop(held.key, None)
+                self.aside.pop(held.key, None)
             else:
                 self.notes.pop(held.key, None)
+                self.lanes.pop(held.key, None)
             raise
 
     def _go_on(self, key: K, note: Note[E]) -> None:
         """Let the rest of a key go on, whose head was skipped where it was held. It may be done twice."""
         self.notes[key] = note
+        if key in self.aside:
+            self.lanes[key] = self.aside[key]
+            del self.aside[key]
         if key in self.lanes and not (self.ready and self.ready[-1][0] is key):
             self._advance(key)
         self.heed(key)
@@ -342,7 +363,7 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
 
     def _find(self, key: K, event: E) -> tuple[deque[Any], int, K] | None:
         """Where an event waits that is not held: the place, its index there, and its key, as the ring has it."""
-        behind, ready = self.lanes.get(key) or (), self.ready
+        behind, ready = self.behind(key), self.ready
         sides = itertools.zip_longest(behind, reversed(behind), ready, reversed(ready), fillvalue=(NOTHING, NOTHING))
         for at, (first, last, head, tail) in enumerate(sides):
             if behind and (first is event or last is event):
@@ -389,6 +410,8 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
             self.parked = {}
         if not self.retrying:
             self.retrying = {}
+        if not self.aside:
+            self.aside = {}
         if len(self.timers) > 2 * len(self.retrying) + _SPARE:
             valid = {held.ticket for held in self.retrying.values()}
             self.timers = [timer for timer in self.timers if timer[1] in valid]

@@ -8,13 +8,14 @@ Theory. A key that has events is *active*, and an active key is in exactly one o
 the ring, whatever the backlog, the number of keys, or how many of them are busy: a key in flight is not in the ring
 and costs nothing. A key enters the ring when its first event comes and again each time one of its events ends, so
 keys are served in turn, and never two events of one key at once. An idle key is in no structure. (`held.py` adds a
-third place, out of the ring, for a key that may not start now.)
+third place, out of the ring, for a key that may not start now. Its lane lies `aside`: among thousands of those, the few
+that come and go would each cost a dict as large.)
 
 The head event of a key travels with it, through the ring and to the worker. The others wait behind it, in a deque
 that appears with the second event and goes when the key is idle again. Invariant, for the active keys:
 
-    set(lanes) == {key for key, _ in heads} | {key for key in holds}      (disjoint, no key twice)
-    waiting    == len(heads) + sum(len(behind))                           (heads: here, those in the ring)
+    set(lanes) == {key for key, _ in ready} | {key for key in holds}      (disjoint, no key twice)
+    waiting    == len(ready) + sum(len(behind))                           (+ what is held, and its lanes)
     added      == handled + in_flight + waiting                           (+ what a Dispatch ends in other ways)
 
 No lost wake-up (P5). A worker that finds nothing ready is counted `asleep` in that same transition. Then
@@ -36,6 +37,7 @@ that is needed to fail the pool, and their caller must do so.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections import deque
 from collections.abc import Hashable, Iterable
@@ -60,12 +62,15 @@ class Lanes(Generic[K, E]):
     """The lanes of all active keys, and the workers that are asleep for want of one."""
 
     __slots__ = (
-        "added", "asleep", "handled", "holds", "in_flight", "lanes", "limit", "ready", "serving", "waiting", "waking",
+        "added", "aside", "asleep", "handled", "holds", "in_flight", "lanes", "limit", "ready", "serving", "waiting",
+        "waking",
     )  # fmt: skip
 
     def __init__(self, limit: int = sys.maxsize) -> None:
         self.lanes: dict[K, deque[E] | None] = {}
         """What waits behind the head of each active key; None until there was a second event."""
+        self.aside: dict[K, deque[E] | None] = {}
+        """The same of the keys that are held."""
         self.ready: deque[tuple[K, E]] = self.make_ready()
         """The keys that may start, each once, with their head events: the next to start first."""
         self.holds: list[K] = []
@@ -108,10 +113,14 @@ class Lanes(Generic[K, E]):
         try:
             behind = lanes.setdefault(key, None)
             idle = len(lanes) > keys
+            place = lanes
+            if idle and self.aside and key in self.aside:
+                lanes.popitem()  # The last one in.
+                idle, place, behind = False, self.aside, self.aside[key]
             if idle:
                 self.ready.append((key, event))
             elif behind is None:
-                lanes[key] = deque((event,))
+                place[key] = deque((event,))
             else:
                 behind.append(event)
             self.waiting = waiting + 1
@@ -208,11 +217,15 @@ class Lanes(Generic[K, E]):
         """The events that wait, in order within each key. Calls no key's `__hash__` and no `__eq__`."""
         heads = {id(item[0]): item for item in self.heads()}
         found = []
-        for key, behind in self.lanes.items():
+        for key, behind in self.all_lanes():
             if id(key) in heads:
                 found.append(heads[id(key)])
             found.extend((key, event) for event in behind or ())
         return found
+
+    def all_lanes(self) -> Iterable[tuple[K, deque[E] | None]]:
+        """The active keys, held or not, with their lanes."""
+        return itertools.chain(self.aside.items(), self.lanes.items())
 
     def heads(self) -> Iterable[tuple[K, E]]:
         """The first event of each active key that is not in flight."""
@@ -227,13 +240,14 @@ class Lanes(Generic[K, E]):
         return self.holds[worker]
 
     def _count_waiting(self) -> int:
-        return sum(1 for _ in self.heads()) + sum(map(len, filter(None, self.lanes.values())))
+        return sum(1 for _ in self.heads()) + sum(len(behind) for _, behind in self.all_lanes() if behind)
 
     def check_invariants(self) -> None:
         """Hold the module's equations against the structures. O(backlog): for tests."""
         active = [key for key, _ in self.heads()] + self.keys_in_flight()
         assert len(active) == len(set(active)), "a key is in two places"
-        assert set(active) == set(self.lanes), "a key is active and in no place, or idle and in one"
+        known = {key for key, _ in self.all_lanes()}
+        assert set(active) == known, "a key is active and in no place, or idle and in one"
         assert self.in_flight == len(self.keys_in_flight()), "in_flight is miscounted"
         assert self.waiting == self._count_waiting(), "waiting is miscounted"
         assert self.asleep >= 0, "asleep is miscounted"

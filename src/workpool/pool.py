@@ -51,7 +51,7 @@ class Pool(Driver[K, E]):
         """
         count("n", n)
         if by == "depth":
-            lanes, busy = self._step(lambda: (list(self._core.lanes.items()), self._core.keys_in_flight()))
+            lanes, busy = self._step(lambda: (list(self._core.all_lanes()), self._core.keys_in_flight()))
             in_flight = set(map(id, busy))
             depths = ((len(behind or ()) + (id(key) not in in_flight), key) for key, behind in lanes)
             keys = [key for _, key in heapq.nlargest(n, depths, key=lambda each: each[0])]

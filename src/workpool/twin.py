@@ -66,7 +66,8 @@ else:
         __slots__ = ()
         _RARE = lanes.Lanes
         start, give_back, finish = _RARE.start, _RARE.give_back, _RARE.finish
-        unhandled, heads, keys_in_flight, key_at = _RARE.unhandled, _RARE.heads, _RARE.keys_in_flight, _RARE.key_at
+        unhandled, all_lanes, heads = _RARE.unhandled, _RARE.all_lanes, _RARE.heads
+        keys_in_flight, key_at = _RARE.keys_in_flight, _RARE.key_at
         _count_waiting, check_invariants = _RARE._count_waiting, _RARE.check_invariants
 
         @staticmethod

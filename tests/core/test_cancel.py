@@ -33,7 +33,7 @@ def places(core: Core) -> tuple[list[str], dict[str, list[str]], int]:
     """What is ready, what waits behind, and how many were cancelled, after the wake-up that ends each step."""
     core.wake()
     core.check_invariants()
-    return [event for _, event in core.ready], {k: list(v) for k, v in core.lanes.items() if v}, core.cancelled
+    return [event for _, event in core.ready], {k: list(v) for k, v in core.all_lanes() if v}, core.cancelled
 
 
 @pytest.fixture(autouse=True)

@@ -39,6 +39,7 @@ def clone(core: Core) -> Core:
     for slot in CONTAINERS:
         setattr(twin, slot, copy(getattr(core, slot)))
     twin.lanes = {key: copy(behind) for key, behind in core.lanes.items()}
+    twin.aside = {key: copy(behind) for key, behind in core.aside.items()}
     twin.notes = {key: replace(note, line=copy(note.line)) for key, note in core.notes.items()}
     for place in (twin.retrying, twin.parked):
         for key, held in place.items():
@@ -98,7 +99,7 @@ class World:
         note, held = core.notes.get(key), core.retrying.get(key)
         ticket = held.ticket if held else 0
         return (
-            len(core.lanes.get(key) or ()),
+            len(core.behind(key)),
             tuple(at for at, item in enumerate(core.ready) if item[0] == key),
             sum(other.due < held.due for other in core.retrying.values()) if held else -1,
             tuple(at for at, (waiter, _) in enumerate(core.adders.values()) if waiter == key),
@@ -182,7 +183,8 @@ def check_rest(world: World) -> None:
         assert core.stopped or {key for key, _ in core.left} <= world.parked, f"a drain has left work after {path}"
     else:
         assert core.state is State.OPEN, f"the pool never ends after {path}"
-        assert core.lanes.keys() == core.parked.keys(), f"events wait, and all workers sleep, after {path}"
+        assert not core.lanes, f"events wait, and all workers sleep, after {path}"
+        assert core.aside.keys() == core.parked.keys(), f"a key is held for ever after {path}"
         assert not core.adders or core.waiting >= core.max_backlog, f"an adder waits for ever after {path}"
 
 
@@ -403,7 +405,7 @@ class DoubleClaim(Core):
 
 class DroppedByStop(Core):
     def unhandled(self) -> list[tuple[str, int]]:
-        return [(key, event) for key, event in super().unhandled() if key not in self.lanes or not self.lanes[key]]
+        return [(key, event) for key, event in super().unhandled() if not self.behind(key)]
 
 
 class FailedEventToTheEnd(Core):
@@ -430,7 +432,7 @@ class LostRetry(Core):
 class RetriedInPlaceOfALaterOne(Core):
     def release(self, now: float) -> bool:
         for key, held in list(self.retrying.items()):
-            if behind := self.lanes[key]:
+            if behind := self.aside[key]:
                 behind.append(held.event)
                 self.retrying[key] = replace(held, event=behind.popleft())
         return super().release(now)
@@ -485,7 +487,7 @@ class DrainForgetsRetries(Core):
 class SkippedTwice(Core):
     def skip_head(self, key: str, now: float) -> Any:
         dead = super().skip_head(key, now)
-        if dead and (behind := self.lanes.get(key)):
+        if dead and (behind := self.behind(key)):
             behind.popleft()
             self.waiting -= 1
             self.added -= 1

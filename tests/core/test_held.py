@@ -33,7 +33,7 @@ def state(lanes: Core) -> dict[str, Any]:
     lanes.wake()
     lanes.check_invariants()
     places = {
-        "behind": {key: list(events) for key, events in lanes.lanes.items() if events},
+        "behind": {key: list(events) for key, events in lanes.all_lanes() if events},
         "ready": list(lanes.ready),
         "in flight": lanes.keys_in_flight(),
         "retrying": {key: (held.event, held.due) for key, held in lanes.retrying.items()},
@@ -284,6 +284,58 @@ class TestResume:
             with pytest.raises(MemoryError):
                 lanes.resume("a")
             assert lanes.parked_keys() == ["a"]
+
+
+class TestPlace:
+    def test_the_lanes_of_held_keys_are_no_part_of_the_dict_that_others_come_and_go_in(self) -> None:
+        lanes = lanes_with(("a", 1), ("a", 2), ("b", 3), workers=2)
+        lanes.retry(0, ("a", 1), 100.0, 105.0)
+        assert turn(lanes) == ("b", 3)
+        lanes.park_head(0, ("b", 3), 100.0)
+        assert (list(lanes.lanes), list(lanes.aside)) == ([], ["a", "b"])
+        lanes.submit("a", 4)
+        lanes.submit("b", 5)
+        assert state(lanes)["behind"] == {"a": [2, 4], "b": [5]}
+        lanes.release(105.0)
+        lanes.resume("b")
+        assert (list(lanes.lanes), list(lanes.aside)) == (["a", "b"], [])
+
+    def test_a_dict_that_grew_is_given_back(self) -> None:
+        lanes = lanes_with()
+        grown = lanes.aside
+        for key in range(100):
+            lanes.submit(key, 1)
+            lanes.retry(0, turn(lanes), 100.0, 105.0)
+        lanes.release(105.0)
+        assert getsizeof(lanes.aside) <= getsizeof(grown)
+
+    @reference_only
+    @pytest.mark.parametrize("done", [False, True])
+    def test_a_hold_that_is_cut_is_made(self, done: bool) -> None:
+        class Cut(dict[Any, Any]):
+            def __delitem__(self, key: Any) -> None:
+                if done:
+                    super().__delitem__(key)
+                raise KeyboardInterrupt
+
+        lanes = lanes_with(("a", 1), ("a", 2))
+        lanes.lanes = Cut(lanes.lanes)
+        with pytest.raises(KeyboardInterrupt):
+            lanes.park_head(0, ("a", 1), 100.0)
+        assert state(lanes) == {"behind": {"a": [2]}, "parked": {"a": 1}}
+
+    @reference_only
+    def test_a_hold_without_memory_for_it_is_not_made(self) -> None:
+        class Full(dict[Any, Any]):
+            def __setitem__(self, key: Any, value: Any) -> None:
+                raise MemoryError
+
+        for place in ("aside", "parked"):
+            lanes = lanes_with(("a", 1), ("a", 2))
+            setattr(lanes, place, Full())
+            with pytest.raises(MemoryError):
+                lanes.park_head(0, ("a", 1), 100.0)
+            assert state(lanes) == {"behind": {"a": [2]}, "in flight": ["a"]}
 
 
 class TestDead:

@@ -147,9 +147,16 @@ BUGS = [
         "conformance/test_p07_backpressure.py",
     ),
     Bug(
+        "event of a held key taken for the first of an idle one",
+        "lanes.c",
+        "        idle = !held;\n",
+        "",
+        "twin/test_twin_equals_reference.py",
+    ),
+    Bug(
         "key without its event",
         "lanes.c",
-        "            forget(lanes, key);\n",
+        "            forget_last(lanes);\n",
         "",
         "twin/test_twin_memory.py::test_an_allocation_that_fails",
     ),
