@@ -10,6 +10,7 @@ from __future__ import annotations
 import concurrent.futures
 import logging
 import os
+import threading
 import time
 import weakref
 from collections import deque
@@ -73,7 +74,7 @@ class KeyedExecutor:
             RuntimeError: It is shut down, also where one of its own calls submits; or this is a forked child.
             TypeError: The key is not hashable.
         """
-        future = _Future(self._pool, key, fn, args, kwargs)
+        future: _Future[T] = _Future(_Work(self._pool, key, fn, args, kwargs))
         self._submit(future)
         return future
 
@@ -147,15 +148,17 @@ class _Work(NamedTuple):
     fn: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    over: Callable[[Future[Any]], object] | None = None
+    """Called when it has ended and all done callbacks have, unless it was cancelled."""
 
 
 class _Future(Future[T]):
     """A call and its future, which is the event of the pool."""
 
-    def __init__(self, pool: _Pool, key: Hashable, fn: Callable[..., T], args: Any, kwargs: Any) -> None:
+    def __init__(self, work: _Work) -> None:
         super().__init__()
-        self.key = key
-        self.work = _Work(pool, key, fn, args, kwargs)
+        self.key = work.key
+        self.work = work
         """What is to be done. Whoever takes it, to do it or to cancel it, is the one who tells those who wait."""
 
     def take(self) -> _Work | None:
@@ -197,12 +200,17 @@ class _Future(Future[T]):
                 "a done callback of a future ended its thread's work, or the future was set twice", exc_info=True
             )
         finally:
+            if work and work.over:
+                work.over(self)
             del self, work  # The traceback of what was raised holds this frame.
 
     def give_up(self) -> None:
         """End without the work, which nobody will do."""
-        if self.take() and self.set_running_or_notify_cancel():
-            self.set_exception(BrokenExecutor(_BROKEN))
+        if work := self.take():
+            if self.set_running_or_notify_cancel():
+                self.set_exception(BrokenExecutor(_BROKEN))
+            if work.over:
+                work.over(self)
 
 
 class _Pool(EventWorkerPool[Hashable, _Future[Any]]):
@@ -263,16 +271,22 @@ class _View(Executor):
     def __init__(self, executor: KeyedExecutor, key: Hashable) -> None:
         self._executor = executor
         self._key = key
-        self._futures: dict[Future[Any], None] = {}
-        """Those that have not ended, in order."""
+        self._futures: dict[Future[Any], threading.Lock] = {}
+        """Those that have not ended, in order; each with a lock that is free when its done callbacks have ended too."""
         self._shut = False
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        futures = self._futures
-        future = _Future(self._executor._pool, self._key, fn, args, kwargs)
+        futures, end = self._futures, threading.Lock()
+        end.acquire()
+
+        def over(future: Future[Any]) -> None:
+            futures.pop(future, None)
+            end.release()
+
+        future: _Future[T] = _Future(_Work(self._executor._pool, self._key, fn, args, kwargs, over))
         try:
-            futures[future] = None  # First: a shutdown that comes now waits for it.
-            future.add_done_callback(lambda future: futures.pop(future, None))
+            futures[future] = end  # First: a shutdown that comes now waits for it.
+            future.add_done_callback(lambda future: future.cancelled() and futures.pop(future, None))
             if self._shut:
                 raise RuntimeError(_REFUSAL)
             self._executor._submit(future)
@@ -284,13 +298,17 @@ class _View(Executor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         self._shut = True
-        futures = list(self._futures)
+        futures = dict(self._futures)
         if cancel_futures:
             for future in futures:
                 future.cancel()
         pool = self._executor._pool
         if wait and not pool._step(pool._is_inside):
             concurrent.futures.wait(futures)
+            for future, end in futures.items():
+                if not future.cancelled():
+                    with end:
+                        pass
 
 
 def _results(futures: deque[Future[T]], end: float | None) -> Iterator[T]:

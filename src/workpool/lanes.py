@@ -115,7 +115,7 @@ class Lanes(Generic[K, E]):
             idle = len(lanes) > keys
             place = lanes
             if idle and self.aside and key in self.aside:
-                lanes.popitem()  # The last one in.
+                lanes.popitem()
                 idle, place, behind = False, self.aside, self.aside[key]
             if idle:
                 self.ready.append((key, event))

@@ -154,7 +154,7 @@ def test_a_cancel_that_comes_as_it_starts_is_told_by_the_worker(executor: KeyedE
     """The worker has its work, and finds it cancelled."""
     future: Any = executor.submit("busy", int)
     future.result(PATIENCE)
-    cancelled = futures._Future[int](executor._pool, "a", int, (), {})
+    cancelled = futures._Future[int](futures._Work(executor._pool, "a", int, (), {}))
     work = cancelled.take()
     assert cancelled.cancel()
     assert work is not None

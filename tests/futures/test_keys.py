@@ -273,6 +273,35 @@ class TestView:
         after.open.set()
         busy.open.set()
 
+    @pytest.mark.parametrize("call", [int, None])
+    def test_its_shutdown_waits_for_the_callbacks_of_its_last_call(self, executor: KeyedExecutor, call: Any) -> None:
+        """Those of the standard library do, because they wait for the threads."""
+        view: Any = executor.for_key("a")
+        before, callback, waits = blocked(executor, "a"), Gate(), threading.Event()
+        future = view.submit(call)  # To call None raises.
+        future.add_done_callback(callback)
+        end = view._futures[future]
+
+        class Seen:
+            def __enter__(self) -> None:
+                waits.set()
+                end.acquire()
+
+            def __exit__(self, *_: object) -> None:
+                end.release()
+
+        view._futures[future] = Seen()
+        over: list[None] = []
+        before.open.set()
+        callback.wait_inside()
+        shut = in_thread(lambda: over.append(view.shutdown()))
+        eventually(lambda: waits.is_set() or bool(over))
+        assert future.done()
+        assert not over
+        callback.open.set()
+        shut()
+        assert not view._futures
+
     def test_its_shutdown_cancels_its_own_only(self, executor: KeyedExecutor) -> None:
         view = executor.for_key("a")
         gate = blocked(executor, "a")
@@ -287,13 +316,15 @@ class TestView:
     @pytest.mark.parametrize("key", ["a", "b"])
     def test_its_shutdown_from_a_call_returns_at_once(self, executor: KeyedExecutor, key: str) -> None:
         """It would wait for itself, or for a call that may wait for it. The standard library raises there."""
-        view = executor.for_key("a")
+        view: Any = executor.for_key("a")
         gate = Gate()
         own = view.submit(gate, None) if key == "b" else None
         calling = (view if key == "a" else executor.for_key(key)).submit(view.shutdown)
         waits = wait_for([calling], PATIENCE).not_done
         for future in waits:
             future.set_result(None)  # Lets go on what waits for itself, which would hang here for ever.
+            for end in view._futures.values():
+                end.release()
         gate.open.set()
         assert not waits
         assert calling.result(0) is None

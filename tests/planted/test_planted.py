@@ -497,7 +497,7 @@ BUGS = [
     Bug(
         "view accepts after its shutdown has looked",
         "futures.py",
-        "            futures[future] = None  # First: a shutdown that comes now waits for it.\n",
+        "            futures[future] = end  # First: a shutdown that comes now waits for it.\n",
         "",
         "futures/test_keys.py::TestView::test_what_it_accepts_while_it_is_shut_down_is_waited_for",
     ),
@@ -518,8 +518,8 @@ BUGS = [
     Bug(
         "futures keep their executor",
         "futures.py",
-        "        future = _Future(self._pool, key, fn, args, kwargs)\n",
-        "        future = _Future(self._pool, key, fn, args, kwargs)\n        future.owner = self\n",
+        "(_Work(self._pool, key, fn, args, kwargs))\n",
+        "(_Work(self._pool, key, fn, args, kwargs))\n        future.owner = self\n",
         "futures/test_being_dropped.py::test_one_that_is_forgotten_finishes_all_of_every_key_in_order",
     ),
     Bug(
@@ -1088,6 +1088,13 @@ BUGS = [
         '            del envelope\n',
         '',
         'testing/test_history.py',
+    ),
+    Bug(
+        'shutdown of a view before its callbacks have ended',
+        'futures.py',
+        '                    with end:\n                        pass\n',
+        '                    pass\n',
+        'futures/test_keys.py::TestView::test_its_shutdown_waits_for_the_callbacks_of_its_last_call',
     ),
     Bug(
         'shutdown of a view waits for itself',
