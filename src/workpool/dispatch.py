@@ -343,10 +343,10 @@ class Dispatch(HeldLanes[K, E], Generic[K, E]):
         left = self.unhandled()
         self.notes.clear()  # Not another dict: hands have this one, and a failure holds a hand.
         self.timers, self.alarm = [], math.inf
-        (
-            self.lanes, self.aside, self.ready, self.retrying, self.parked,
-            self.waiting, self.returned, self.left, self.state,
-        ) = {}, {}, self.make_ready(), {}, {}, 0, len(left), left, State.ENDED  # fmt: skip
+        # One line, which no exception cuts: the values are there first, and to store them calls nothing.
+        self.lanes, self.aside, self.ready, self.retrying, self.parked, self.waiting, self.returned, self.left, self.state = (  # noqa: E501
+            {}, {}, self.make_ready(), {}, {}, 0, len(left), left, State.ENDED,
+        )  # fmt: skip
 
     # Seen from outside.
 
