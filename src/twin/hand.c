@@ -14,8 +14,7 @@ typedef struct {
     PyObject *adders;    /* dict */
     Py_ssize_t worker;
     Py_ssize_t half;     /* so few events wait that adders may come in */
-    PyObject *key;       /* what it holds, or NULL */
-    PyObject *event;     /* NULL, with a key: it is released, and its key is not passed on yet */
+    Head held;           /* NULL in each place, or the event only: it is released, and its key is not passed on yet */
     PyObject *last;      /* the key that was passed on, while somebody has to look at that */
     State *state;
     char ended;
@@ -28,14 +27,14 @@ static PyObject *
 hand_delivery(Hand *self, PyObject *Py_UNUSED(ignored))
 {
     State *state = find_state(Py_TYPE(self));
-    if (state == NULL || self->event == NULL) {
+    if (state == NULL || self->held.event == NULL) {
         return state == NULL ? NULL : PyErr_Format(PyExc_RuntimeError, "this hand holds no event");
     }
     PyObject *attempt = PyDict_GET_SIZE(self->notes)
-        ? PyObject_CallMethodOneArg((PyObject *)self->core, state->attempt, self->key)
+        ? PyObject_CallMethodOneArg((PyObject *)self->core, state->attempt, self->held.key)
         : PyLong_FromLong(1);
     PyObject *delivery = attempt
-        ? PyObject_CallFunctionObjArgs(state->delivery, self->key, attempt, NULL)
+        ? PyObject_CallFunctionObjArgs(state->delivery, self->held.key, attempt, NULL)
         : NULL;
     Py_XDECREF(attempt);
     return delivery;
@@ -45,13 +44,13 @@ static PyObject *
 handle(Hand *self)
 {
     if (!self->takes_delivery) {
-        return PyObject_CallOneArg(self->handler, self->event);
+        return PyObject_CallOneArg(self->handler, self->held.event);
     }
     PyObject *delivery = hand_delivery(self, NULL);
     if (delivery == NULL) {
         return NULL;
     }
-    PyObject *args[] = {self->event, delivery};
+    PyObject *args[] = {self->held.event, delivery};
     PyObject *result = PyObject_Vectorcall(self->handler, args, 2, NULL);
     Py_DECREF(delivery);
     return result;
@@ -64,7 +63,7 @@ static int
 pass_on(Hand *self)
 {
     Mutex *mutex = self->mutex;
-    Py_CLEAR(self->event);
+    Py_CLEAR(self->held.event);
     if (self->seat->own != mutex) {
         return FORKED;
     }
@@ -72,13 +71,14 @@ pass_on(Hand *self)
     if (!mutex_try(mutex, me) && mutex_wait(mutex, me) < 0) {
         return FAILED;
     }
-    PyObject *ended = self->key, *key = NULL, *event = NULL;
-    if (lanes_next(self->core, self->worker, ended, &key, &event) == FAILED) {
+    PyObject *ended = self->held.key, *lane = self->held.lane;
+    Head next = {NULL, NULL, NULL};
+    if (lanes_next(self->core, self->worker, ended, lane, &next) == FAILED) {
         return FAILED;
     }
-    self->key = key;
-    self->event = event;
+    self->held = next;
     self->ended = 0;
+    Py_XDECREF(lane);
     if (PyDict_GET_SIZE(self->notes) ||
         (PyDict_GET_SIZE(self->adders) && (self->core->waiting <= self->half || self->core->asleep))) {
         Py_XSETREF(self->last, ended);
@@ -98,7 +98,7 @@ tell_outcome(int outcome)
 static PyObject *
 hand_pass_on(Hand *self, PyObject *Py_UNUSED(ignored))
 {
-    if (self->running || self->key == NULL) {
+    if (self->running || self->held.key == NULL) {
         return PyErr_Format(PyExc_RuntimeError, self->running ? "this hand is at work" : "this hand holds nothing");
     }
     return tell_outcome(pass_on(self));
@@ -108,7 +108,7 @@ static PyObject *
 run(Hand *self)
 {
     int outcome = 0;
-    while (self->event != NULL && outcome == 0) {
+    while (self->held.event != NULL && outcome == 0) {
         PyObject *result = handle(self);
         if (result == NULL) {
             return take_exception();
@@ -138,10 +138,10 @@ hand_run(Hand *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 hand_get_item(Hand *self, void *Py_UNUSED(closure))
 {
-    if (self->event == NULL) {
+    if (self->held.event == NULL) {
         Py_RETURN_NONE;
     }
-    return PyTuple_Pack(2, self->key, self->event);
+    return PyTuple_Pack(2, self->held.key, self->held.event);
 }
 
 static int
@@ -160,11 +160,11 @@ hand_set_item(Hand *self, PyObject *item, void *Py_UNUSED(closure))
         key = Py_NewRef(PyTuple_GET_ITEM(item, 0));
         event = Py_NewRef(PyTuple_GET_ITEM(item, 1));
     }
-    PyObject *old_key = self->key, *old_event = self->event;
-    self->key = key;
-    self->event = event;
-    Py_XDECREF(old_key);
-    Py_XDECREF(old_event);
+    Head was = self->held;
+    self->held = (Head){key, event, NULL};
+    Py_XDECREF(was.key);
+    Py_XDECREF(was.event);
+    Py_XDECREF(was.lane);
     return 0;
 }
 
@@ -222,8 +222,9 @@ hand_traverse(Hand *self, visitproc visit, void *arg)
     Py_VISIT(self->handler);
     Py_VISIT(self->notes);
     Py_VISIT(self->adders);
-    Py_VISIT(self->key);
-    Py_VISIT(self->event);
+    Py_VISIT(self->held.key);
+    Py_VISIT(self->held.event);
+    Py_VISIT(self->held.lane);
     Py_VISIT(self->last);
     return 0;
 }
@@ -231,8 +232,9 @@ hand_traverse(Hand *self, visitproc visit, void *arg)
 static int
 hand_clear(Hand *self)
 {
-    Py_CLEAR(self->key);
-    Py_CLEAR(self->event);
+    Py_CLEAR(self->held.key);
+    Py_CLEAR(self->held.event);
+    Py_CLEAR(self->held.lane);
     Py_CLEAR(self->last);
     return 0;
 }
@@ -261,7 +263,7 @@ static PyMethodDef hand_methods[] = {
 };
 
 static PyMemberDef hand_members[] = {
-    {"event", T_OBJECT, offsetof(Hand, event), READONLY, "The event that it holds, or None."},
+    {"event", T_OBJECT, offsetof(Hand, held.event), READONLY, "The event that it holds, or None."},
     {"ended", T_BOOL, offsetof(Hand, ended), 0, "Its event was handled, and its key is not passed on yet."},
     {"last", T_OBJECT_EX, offsetof(Hand, last), 0, "The key that was passed on, while somebody has to look at that."},
     {NULL, 0, 0, 0, NULL},
@@ -275,7 +277,7 @@ static PyGetSetDef hand_getset[] = {
 static int
 hand_bool(Hand *self)
 {
-    return self->event != NULL;
+    return self->held.event != NULL;
 }
 
 static PyType_Slot hand_slots[] = {

@@ -120,7 +120,7 @@ lanes_submit(Lanes *self, PyObject *key, PyObject *event, int force)
             forget_last(lanes);
             goto done;
         }
-        ring_push(self->ready, Py_NewRef(key), Py_NewRef(event));
+        ring_push_pair(self->ready, Py_NewRef(key), Py_NewRef(event), NULL);
         self->widest = Py_MAX(self->widest, keys + 1);
         self->waiting++;
         self->added++;
@@ -133,14 +133,14 @@ lanes_submit(Lanes *self, PyObject *key, PyObject *event, int force)
             Py_XDECREF(ring);
             goto done;
         }
-        ring_push(ring, Py_NewRef(event), NULL);
+        ring_push(ring, Py_NewRef(event));
         Py_DECREF(ring);
     }
     else {
         if (ring_reserve((Ring *)behind) < 0) {
             goto done;
         }
-        ring_push((Ring *)behind, Py_NewRef(event), NULL);
+        ring_push((Ring *)behind, Py_NewRef(event));
     }
     self->waiting++;
     self->added++;
@@ -153,11 +153,11 @@ done:
 
 /* The first that is ready, for a worker; what it held is returned, for the caller to release last. */
 static PyObject *
-hand_over(Lanes *self, Py_ssize_t worker, PyObject **key, PyObject **event)
+hand_over(Lanes *self, Py_ssize_t worker, Head *head)
 {
-    ring_pop(self->ready, key, event);
+    ring_pop_pair(self->ready, &head->key, &head->event, &head->lane);
     PyObject *held = PyList_GET_ITEM(self->holds, worker);
-    PyList_SET_ITEM(self->holds, worker, Py_NewRef(*key));
+    PyList_SET_ITEM(self->holds, worker, Py_NewRef(head->key));
     self->waiting--;
     return held;
 }
@@ -173,7 +173,7 @@ require_worker(Lanes *self, Py_ssize_t worker)
 }
 
 int
-lanes_take(Lanes *self, Py_ssize_t worker, PyObject **key, PyObject **event)
+lanes_take(Lanes *self, Py_ssize_t worker, Head *head)
 {
     if (require_worker(self, worker) < 0) {
         return FAILED;
@@ -184,41 +184,48 @@ lanes_take(Lanes *self, Py_ssize_t worker, PyObject **key, PyObject **event)
     }
     self->in_flight++;
     self->asleep--;
-    Py_DECREF(hand_over(self, worker, key, event));
+    Py_DECREF(hand_over(self, worker, head));
     return 1;
 }
 
+/* Let the lane of a key move up: its next event to the end of the ring, or the key is idle. */
+static int
+move_up(Lanes *self, PyObject *key, PyObject *lane)
+{
+    if (lane != NULL && ((Ring *)lane)->used) {
+        if (ring_reserve(self->ready) < 0) {
+            return FAILED;
+        }
+        ring_push_pair(self->ready, Py_NewRef(key), ring_pop((Ring *)lane), Py_NewRef(lane));
+        return 0;
+    }
+    PyObject *lanes = Py_NewRef(self->lanes);  /* A look-up can run Python. */
+    int moved = FAILED;
+    if (lane != NULL) {
+        moved = PyDict_DelItem(lanes, key);
+    }
+    else if ((lane = look_up(lanes, key)) != NULL && is_lane(self, lane)) {
+        int more = lane != Py_None && ((Ring *)lane)->used;
+        moved = more ? move_up(self, key, lane) : PyDict_DelItem(lanes, key);
+        Py_DECREF(lane);
+    }
+    Py_DECREF(lanes);
+    return moved;
+}
+
 int
-lanes_next(Lanes *self, Py_ssize_t worker, PyObject *ended, PyObject **key, PyObject **event)
+lanes_next(Lanes *self, Py_ssize_t worker, PyObject *ended, PyObject *lane, Head *head)
 {
     if (require_worker(self, worker) < 0) {
         return FAILED;
     }
-    PyObject *lanes = Py_NewRef(self->lanes);  /* A look-up can run Python. */
-    PyObject *behind = look_up(lanes, ended);
-    int moved = FAILED;
-    if (behind == NULL || !is_lane(self, behind)) {
-        /* An exception is set. */
-    }
-    else if (behind != Py_None && ((Ring *)behind)->used) {
-        PyObject *first, *none;
-        moved = ring_reserve(self->ready);
-        if (moved == 0) {
-            ring_pop((Ring *)behind, &first, &none);
-            ring_push(self->ready, Py_NewRef(ended), first);
-        }
-    }
-    else {
-        moved = PyDict_DelItem(lanes, ended);
-    }
-    Py_XDECREF(behind);
-    Py_DECREF(lanes);
+    int moved = move_up(self, ended, lane);
     if (moved < 0 || require_worker(self, worker) < 0) {  /* Once more: a look-up can run Python. */
         return FAILED;
     }
     self->handled++;
     if (self->ready->used && self->serving) {
-        Py_DECREF(hand_over(self, worker, key, event));
+        Py_DECREF(hand_over(self, worker, head));
         return 1;
     }
     PyObject *held = PyList_GET_ITEM(self->holds, worker);
@@ -257,21 +264,22 @@ submit(Lanes *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
 
 /* Fill a pair, which was made before the step: after it, nothing may fail. */
 static PyObject *
-item_or_none(int found, PyObject *item, PyObject *key, PyObject *event)
+item_or_none(int found, PyObject *item, Head *head)
 {
     if (found <= 0) {
         Py_DECREF(item);
         return found < 0 ? NULL : Py_NewRef(Py_None);
     }
-    PyTuple_SET_ITEM(item, 0, key);
-    PyTuple_SET_ITEM(item, 1, event);
+    PyTuple_SET_ITEM(item, 0, head->key);
+    PyTuple_SET_ITEM(item, 1, head->event);
+    Py_XDECREF(head->lane);
     return item;
 }
 
 static PyObject *
 take(Lanes *self, PyObject *number)
 {
-    PyObject *key, *event;
+    Head head;
     Py_ssize_t worker = PyLong_AsSsize_t(number);
     if (worker == -1 && PyErr_Occurred()) {
         return NULL;
@@ -280,14 +288,14 @@ take(Lanes *self, PyObject *number)
     if (item == NULL) {
         return NULL;
     }
-    int found = lanes_take(self, worker, &key, &event);
-    return item_or_none(found, item, key, event);
+    int found = lanes_take(self, worker, &head);
+    return item_or_none(found, item, &head);
 }
 
 static PyObject *
 next(Lanes *self, PyObject *const *args, Py_ssize_t count)
 {
-    PyObject *key, *event;
+    Head head;
     if (count != 2) {
         PyErr_SetString(PyExc_TypeError, "next(worker, key)");
         return NULL;
@@ -300,8 +308,8 @@ next(Lanes *self, PyObject *const *args, Py_ssize_t count)
     if (item == NULL) {
         return NULL;
     }
-    int found = lanes_next(self, worker, args[1], &key, &event);
-    return item_or_none(found, item, key, event);
+    int found = lanes_next(self, worker, args[1], NULL, &head);
+    return item_or_none(found, item, &head);
 }
 
 static PyObject *
@@ -339,7 +347,7 @@ lanes_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwa
     self->ring_type = (PyTypeObject *)Py_NewRef(state->ring_type);
     self->lanes = PyDict_New();
     self->aside = PyDict_New();
-    self->ready = (Ring *)ring_new(self->ring_type, 2);
+    self->ready = (Ring *)ring_new(self->ring_type, 3);
     self->holds = PyList_New(0);
     if (self->lanes == NULL || self->aside == NULL || self->ready == NULL || self->holds == NULL) {
         Py_CLEAR(self);
@@ -424,7 +432,7 @@ get_ready(Lanes *self, void *Py_UNUSED(closure))
 static int
 set_ready(Lanes *self, PyObject *value, void *Py_UNUSED(closure))
 {
-    int fits = value != NULL && Py_IS_TYPE(value, self->ring_type) && ((Ring *)value)->width == 2;
+    int fits = value != NULL && Py_IS_TYPE(value, self->ring_type) && ((Ring *)value)->width > 1;
     return exchange((PyObject **)&self->ready, value, fits, "ready");
 }
 

@@ -30,8 +30,17 @@ enum { FAILED = -1, QUIET = 0, WAKE = 1, REFUSED = 2 };
 /* FAILED with an exception and nothing changed; REFUSED at the limit; else accepted, and whether to wake a worker. */
 int lanes_submit(Lanes *self, PyObject *key, PyObject *event, int force);
 
-/* 1 with the key and the event that a worker goes on with, 0 where it is counted asleep, FAILED. */
-int lanes_take(Lanes *self, Py_ssize_t worker, PyObject **key, PyObject **event);
-int lanes_next(Lanes *self, Py_ssize_t worker, PyObject *ended, PyObject **key, PyObject **event);
+/* What a worker goes on with. The lane travels with its key, once there is one, for a look-up less at each event: it is
+   the same until the key is idle. */
+typedef struct {
+    PyObject *key, *event;
+    PyObject *lane;  /* a Ring, or NULL where it has to be looked up */
+} Head;
+
+/* 1 with the head that a worker goes on with, 0 where it is counted asleep, FAILED. */
+int lanes_take(Lanes *self, Py_ssize_t worker, Head *head);
+
+/* The same; `lane` is that of the key whose event has ended, where it is known, or NULL. */
+int lanes_next(Lanes *self, Py_ssize_t worker, PyObject *ended, PyObject *lane, Head *head);
 
 #endif

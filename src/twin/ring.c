@@ -38,7 +38,7 @@ item_at(Ring *ring, Py_ssize_t at)
     if (ring->width == 1) {
         return first;
     }
-    PyObject *second = Py_NewRef(*ring_slot(ring, at * 2 + 1));
+    PyObject *second = Py_NewRef(*ring_slot(ring, at * ring->width + 1));
     PyObject *item = PyTuple_Pack(2, first, second);  /* It can collect garbage, and so change the ring. */
     Py_DECREF(first);
     Py_DECREF(second);
@@ -70,7 +70,12 @@ ring_append(Ring *ring, PyObject *item)
     if (unpack(ring, item, &first, &second) < 0 || ring_reserve(ring) < 0) {
         return NULL;
     }
-    ring_push(ring, Py_NewRef(first), Py_XNewRef(second));
+    if (ring->width == 1) {
+        ring_push(ring, Py_NewRef(first));
+    }
+    else {
+        ring_push_pair(ring, Py_NewRef(first), Py_NewRef(second), NULL);
+    }
     Py_RETURN_NONE;
 }
 
@@ -84,8 +89,9 @@ ring_appendleft(Ring *ring, PyObject *item)
     ring->head = (ring->head - ring->width) & (ring->size - 1);
     ring->used += ring->width;
     *ring_slot(ring, 0) = Py_NewRef(first);
-    if (ring->width == 2) {
+    if (ring->width > 1) {
         *ring_slot(ring, 1) = Py_NewRef(second);
+        *ring_slot(ring, 2) = NULL;
     }
     Py_RETURN_NONE;
 }
@@ -93,8 +99,8 @@ ring_appendleft(Ring *ring, PyObject *item)
 static PyObject *
 ring_popleft(Ring *ring, PyObject *Py_UNUSED(ignored))
 {
-    PyObject *first, *second = NULL, *item = ring->width == 2 ? PyTuple_New(2) : NULL;  /* First: it can collect garbage. */
-    if (ring->width == 2 && item == NULL) {
+    PyObject *first, *second, *known, *item = ring->width > 1 ? PyTuple_New(2) : NULL;  /* First: it can collect garbage. */
+    if (ring->width > 1 && item == NULL) {
         return NULL;
     }
     if (ring->used == 0) {
@@ -102,12 +108,13 @@ ring_popleft(Ring *ring, PyObject *Py_UNUSED(ignored))
         PyErr_SetString(PyExc_IndexError, "pop from an empty ring");
         return NULL;
     }
-    ring_pop(ring, &first, &second);
     if (item == NULL) {
-        return first;
+        return ring_pop(ring);
     }
+    ring_pop_pair(ring, &first, &second, &known);
     PyTuple_SET_ITEM(item, 0, first);
     PyTuple_SET_ITEM(item, 1, second);
+    Py_XDECREF(known);
     return item;
 }
 
@@ -120,7 +127,7 @@ ring_copy(Ring *ring, PyObject *Py_UNUSED(ignored))
         return NULL;
     }
     for (Py_ssize_t at = 0; at < ring->used; at++) {
-        copy->slots[at] = Py_NewRef(*ring_slot(ring, at));
+        copy->slots[at] = Py_XNewRef(*ring_slot(ring, at));
     }
     copy->used = ring->used;
     return (PyObject *)copy;
@@ -143,9 +150,10 @@ ring_delete_item(Ring *ring, Py_ssize_t at, PyObject *value)
         PyErr_SetString(value ? PyExc_TypeError : PyExc_IndexError, "an item of a ring that is there can be deleted");
         return -1;
     }
-    PyObject *first = *ring_slot(ring, at * ring->width);
-    PyObject *second = ring->width == 2 ? *ring_slot(ring, at * 2 + 1) : NULL;
     Py_ssize_t to = at * ring->width;
+    PyObject *first = *ring_slot(ring, to);
+    PyObject *second = ring->width > 1 ? *ring_slot(ring, to + 1) : NULL;
+    PyObject *known = ring->width > 1 ? *ring_slot(ring, to + 2) : NULL;
     if (to < ring->used / 2) {  /* The shorter side moves. */
         for (to += ring->width - 1; to >= ring->width; to--) {
             *ring_slot(ring, to) = *ring_slot(ring, to - ring->width);
@@ -161,6 +169,7 @@ ring_delete_item(Ring *ring, Py_ssize_t at, PyObject *value)
     ring_shrink(ring);
     Py_DECREF(first);
     Py_XDECREF(second);
+    Py_XDECREF(known);
     return 0;
 }
 
@@ -181,7 +190,7 @@ ring_clear(Ring *ring)
     ring->slots = NULL;
     ring->size = ring->head = ring->used = 0;
     for (Py_ssize_t at = 0; at < was.used; at++) {
-        Py_DECREF(*ring_slot(&was, at));
+        Py_XDECREF(*ring_slot(&was, at));
     }
     PyMem_Free(was.slots);
     return 0;
@@ -217,7 +226,7 @@ ring_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         PyErr_SetString(PyExc_ValueError, "width must be 1 or 2");
         return NULL;
     }
-    return ring_new(type, width);
+    return ring_new(type, width == 1 ? 1 : 3);
 }
 
 static PyMethodDef methods[] = {

@@ -1,6 +1,7 @@
 /* A queue of objects in one block of memory: what `deque` is to the reference, in half of the time and of the memory.
 
-   Its items are single objects, or pairs, which are a tuple only where Python sees them. Pushing needs room, which
+   Its items are single objects, or pairs, which are a tuple only where Python sees them. A pair has a third slot, which
+   Python does not see: for what whoever pushed it knows of it, or NULL. Pushing needs room, which
    `ring_reserve` makes: so whoever reserves first can change several things and fail at none of them. */
 
 #ifndef WORKPOOL_RING_H
@@ -14,7 +15,7 @@ typedef struct {
     Py_ssize_t size;   /* slots: a power of two, or 0 */
     Py_ssize_t head;   /* where the first item is */
     Py_ssize_t used;   /* slots in use, from there on and round the end */
-    Py_ssize_t width;  /* slots that an item takes: 1, or 2 for pairs */
+    Py_ssize_t width;  /* slots that an item takes: 1, or 3 for pairs */
 } Ring;
 
 extern PyType_Spec ring_spec;
@@ -44,14 +45,20 @@ ring_reserve(Ring *ring)
     return ring_resize(ring, ring->size ? 2 * ring->size : 4);
 }
 
-/* Append an item, for which there is room. Takes over both references; `second` is for pairs. */
+/* Append an object, for which there is room. Takes over the reference. */
 static inline void
-ring_push(Ring *ring, PyObject *first, PyObject *second)
+ring_push(Ring *ring, PyObject *object)
 {
-    *ring_slot(ring, ring->used++) = first;
-    if (ring->width == 2) {
-        *ring_slot(ring, ring->used++) = second;
-    }
+    *ring_slot(ring, ring->used++) = object;
+}
+
+/* Append a pair, for which there is room. Takes over the references. */
+static inline void
+ring_push_pair(Ring *ring, PyObject *first, PyObject *second, PyObject *known)
+{
+    ring_push(ring, first);
+    ring_push(ring, second);
+    ring_push(ring, known);
 }
 
 /* Give back what it grew by. */
@@ -65,17 +72,31 @@ ring_shrink(Ring *ring)
     }
 }
 
-/* Take the first item of a ring that has one, and hand over its references. */
 static inline void
-ring_pop(Ring *ring, PyObject **first, PyObject **second)
+ring_drop(Ring *ring)
 {
-    *first = *ring_slot(ring, 0);
-    if (ring->width == 2) {
-        *second = *ring_slot(ring, 1);
-    }
     ring->head = (ring->head + ring->width) & (ring->size - 1);
     ring->used -= ring->width;
     ring_shrink(ring);
+}
+
+/* Take the first object of a ring that has one, and hand over the reference. */
+static inline PyObject *
+ring_pop(Ring *ring)
+{
+    PyObject *object = *ring_slot(ring, 0);
+    ring_drop(ring);
+    return object;
+}
+
+/* Take the first pair of a ring that has one, and hand over the references. */
+static inline void
+ring_pop_pair(Ring *ring, PyObject **first, PyObject **second, PyObject **known)
+{
+    *first = *ring_slot(ring, 0);
+    *second = *ring_slot(ring, 1);
+    *known = *ring_slot(ring, 2);
+    ring_drop(ring);
 }
 
 #endif

@@ -181,6 +181,31 @@ def test_a_pool_that_failed_is_released_with_all_that_it_held() -> None:
     assert [ref() for ref in refs] == [None] * 3
 
 
+def test_the_lanes_of_keys_are_released_when_they_are_idle() -> None:
+    """Of those that worker and ring hold too, each way that an event leaves: in C, through Python, and put back."""
+
+    def rings() -> int:
+        return sum(type(each) is _twin.Ring for each in gc.get_objects())
+
+    pool: Any = EventWorkerPool(Thing(), workers=1)
+    core = pool._core
+    core.start(1)
+    hand: Any = Hand(pool, 0, Thing(), False)
+    before = rings()
+    for event in range(12):
+        pool.add(event % 2, event)
+    assert rings() == before + 2
+    hand.item = core.take(0)
+    assert hand.pass_on() is None
+    assert hand.pass_on() is None
+    core.ready.appendleft(core.ready.popleft())
+    core.cancel(1, 11)
+    hand.item = core.next(0, hand.item[0])
+    assert hand.run() is None
+    assert (core.handled, core.waiting, core.lanes) == (11, 0, {})
+    assert rings() == before
+
+
 def test_ten_thousand_keys_leave_the_rings_and_the_dict_small() -> None:
     core: Any = Lanes()
     core.start(1)

@@ -42,15 +42,15 @@ BUGS = [
     Bug(
         "key not counted in the ring",
         "lanes.c",
-        "ring_push(self->ready, Py_NewRef(ended), first);",
-        "ring_push(self->ready, ended, first);",
+        "ring_push_pair(self->ready, Py_NewRef(key), ring_pop(",
+        "ring_push_pair(self->ready, key, ring_pop(",
         "twin/test_twin_memory.py::test_each_reference",
     ),
     Bug(
         "event released inside the mutex",
         "hand.c",
-        "    Py_CLEAR(self->event);\n    if (",
-        "    mutex_try(mutex, PyThread_get_thread_ident());\n    Py_CLEAR(self->event);\n    mutex_leave(mutex);\n"
+        "    Py_CLEAR(self->held.event);\n    if (",
+        "    mutex_try(mutex, PyThread_get_thread_ident());\n    Py_CLEAR(self->held.event);\n    mutex_leave(mutex);\n"
         "    if (",
         "twin/test_twin_reentry.py::test_a_finaliser_of_an_event_may_add",
     ),
@@ -71,10 +71,16 @@ BUGS = [
     Bug(
         "LIFO ring",
         "ring.h",
-        "    *ring_slot(ring, ring->used++) = first;\n",
-        "    ring->head = (ring->head - ring->width) & (ring->size - 1);\n    *ring_slot(ring, 0) = first;\n"
-        "    ring->used++;\n",
+        "    *ring_slot(ring, ring->used++) = object;\n",
+        "    ring->head = (ring->head - 1) & (ring->size - 1);\n    *ring_slot(ring, 0) = object;\n    ring->used++;\n",
         "twin/test_twin_equals_reference.py::test_rings",
+    ),
+    Bug(
+        "lane never released",
+        "hand.c",
+        "    self->ended = 0;\n    Py_XDECREF(lane);\n",
+        "    self->ended = 0;\n",
+        "twin/test_twin_memory.py::test_the_lanes_of_keys_are_released_when_they_are_idle",
     ),
     Bug(
         "ring never shrunk",
