@@ -715,7 +715,7 @@ BUGS = [
         'drain waits for parked for ever',
         'dispatch.py',
         'not (self.ready or self.in_flight or self.retrying)',
-        'not self.lanes',
+        'not (self.lanes or self.aside)',
         'conformance/test_p09_policy.py::TestVerdicts::test_a_handler_decides_whatever_the_policy_says',
     ),
     Bug(
