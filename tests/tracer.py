@@ -6,6 +6,7 @@ The tracer raises at one line that runs, then at the next one in another run, un
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
 from linecache import getline
 from pathlib import Path
@@ -13,6 +14,8 @@ from types import FrameType
 from typing import Any
 
 import workpool
+from support import PATIENCE
+from workpool import HandlerError
 
 PACKAGE = str(Path(workpool.__file__).parent)
 TESTING = str(Path(workpool.__file__).parent / "testing")
@@ -59,3 +62,23 @@ def cut_calls(call: Callable[[], object], at: int) -> tuple[bool, str]:
         tracer.armed = False
         sys.settrace(None)
     return bool(tracer.where), tracer.where
+
+
+def start_traced(pool: Any, tracer: Tracer) -> None:
+    """Start a pool whose threads the tracer watches."""
+    before = threading.gettrace()
+    threading.settrace(tracer)
+    try:
+        pool.start()
+    finally:
+        threading.settrace(before)
+
+
+def run_cut(pool: Any, tracer: Tracer) -> BaseException | None:
+    """Start a pool whose threads the tracer watches, and drain it; what failed it, if anything did."""
+    start_traced(pool, tracer)
+    try:
+        pool.drain(PATIENCE)
+    except HandlerError as error:
+        return error.__cause__
+    return None

@@ -5,14 +5,12 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from executors.fakes import Factory, Inline
-from support import PATIENCE, adds_up
-from tracer import Cut, Tracer
-from workpool import HandlerError
+from support import adds_up
+from tracer import Cut, Tracer, run_cut
 from workpool.executors import EventWorkerPool
 
 
@@ -41,17 +39,8 @@ def test_a_worker_that_is_cut_at_any_line_of_a_delivery_loses_nothing(word: str)
         pool: EventWorkerPool[str, int] = EventWorkerPool(handle, executor=make, workers=1)
         for event in range(6):
             pool.add("ab"[event % 2], event)
-        threading.settrace(tracer)
-        try:
-            pool.start()
-        finally:
-            threading.settrace(None)
-        failure: Any = None
-        try:
-            pool.drain(PATIENCE)
-        except HandlerError as error:
-            failure = error.__cause__
-            cuts += 1
+        failure = run_cut(pool, tracer)
+        cuts += failure is not None
         assert isinstance(failure, Cut) == bool(tracer.where)
         stats = pool.stats()
         assert adds_up(stats), tracer.where

@@ -27,7 +27,7 @@ from support import (
     reference_only,
     run_python,
 )
-from tracer import Cut, Tracer, cut_calls
+from tracer import Cut, Tracer, cut_calls, run_cut, start_traced
 from workpool import (
     Delivery,
     EventWorkerPool,
@@ -138,17 +138,8 @@ def test_a_worker_that_is_cut_at_any_line_of_its_step_loses_nothing(takes_delive
         pool: EventWorkerPool[str, int] = EventWorkerPool(handle_delivery if takes_delivery else handle, workers=1)
         for event in range(6):
             pool.add("ab"[event % 2], event)
-        threading.settrace(tracer)
-        try:
-            pool.start()
-        finally:
-            threading.settrace(None)
-        failure = None
-        try:
-            pool.drain(PATIENCE)
-        except HandlerError as error:
-            failure = error.__cause__
-            cuts += 1
+        failure = run_cut(pool, tracer)
+        cuts += failure is not None
         assert isinstance(failure, Cut) == bool(tracer.where)
         stats = pool.stats()
         assert stats.handled == len(handled), tracer.where
@@ -180,11 +171,7 @@ def test_a_worker_that_is_cut_while_it_lets_adders_in_loses_nothing() -> None:
 
         pool: EventWorkerPool[str, int] = EventWorkerPool(handle, workers=1, max_backlog=1)
         pool.add("a", 0)
-        threading.settrace(tracer)
-        try:
-            pool.start()
-        finally:
-            threading.settrace(None)
+        start_traced(pool, tracer)
         gate.wait_inside()
         pool.add("a", 1)
         outcome = []
@@ -258,11 +245,7 @@ def test_a_worker_that_is_cut_at_any_line_of_its_leaving_leaves(workers: int, mo
             tracer.armed = True  # noqa: B023
 
         pool = EventWorkerPool[str, int](handle, workers=workers)
-        threading.settrace(tracer)
-        try:
-            pool.start()
-        finally:
-            threading.settrace(None)
+        start_traced(pool, tracer)
         pool.add("a", 0)
         gate.wait_inside()
         drained = begin(pool, "drain")
@@ -298,11 +281,7 @@ def test_a_worker_that_is_cut_while_its_handler_fails_loses_nothing(policy: Poli
         )
         for key, event in (("a", 0), ("a", 1), ("b", 2)):
             pool.add(key, event)
-        threading.settrace(tracer)
-        try:
-            pool.start()
-        finally:
-            threading.settrace(None)
+        start_traced(pool, tracer)
         gate.wait_inside()
         adders = []
         for event in (3, 4):
@@ -373,11 +352,7 @@ def test_a_timekeeper_that_is_cut_at_any_line_leaves_a_failed_pool_with_nothing_
 
         pool: EventWorkerPool[str, str] = EventWorkerPool(handle, workers=2, max_lane=1, warn_after=10, clock=clock)
         pool._nudges = nudges
-        threading.settrace(tracer)
-        try:
-            pool.start()
-        finally:
-            threading.settrace(None)
+        start_traced(pool, tracer)
         events = ["g0", "a0", "b0", "a1", "b1", "c0"]
         for event in events:
             pool.add(event[0], event)

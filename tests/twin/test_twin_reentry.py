@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import repeat
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 
 from support import PATIENCE, adds_up, eventually, in_thread, run_python
-from tracer import Cut, Tracer
+from tracer import Cut, Tracer, run_cut
 from workpool import EventWorkerPool, HandlerError, PoolClosed, Skip
 
 INSIDE = "this thread is inside the pool already"
@@ -276,7 +275,6 @@ def test_a_sub_interpreter_has_a_twin_of_its_own() -> None:
 def test_a_worker_that_is_cut_at_any_line_around_its_loop_loses_nothing(takes_delivery: bool) -> None:
     """The handler arms the tracer and fails, so that the loop in C comes back and is entered again."""
     cuts = 0
-    before = threading.gettrace()
     for at in range(1, 2000):
         tracer = Tracer(at)
 
@@ -295,17 +293,8 @@ def test_a_worker_that_is_cut_at_any_line_around_its_loop_loses_nothing(takes_de
         )
         for event in range(6):
             pool.add("ab"[event % 2], event)
-        threading.settrace(tracer)
-        try:
-            pool.start()
-        finally:
-            threading.settrace(before)
-        failure = None
-        try:
-            pool.drain(PATIENCE)
-        except HandlerError as error:
-            failure = error.__cause__
-            cuts += 1
+        failure = run_cut(pool, tracer)
+        cuts += failure is not None
         stats = pool.stats()
         assert adds_up(stats)
         assert stats.added == 6 == stats.handled + stats.returned + stats.dead, tracer.where
