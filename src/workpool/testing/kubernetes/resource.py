@@ -1,0 +1,154 @@
+"""What kinds of objects a server has, the paths that name them, and the documents that tell a client so. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from workpool.testing.kubernetes.status import ApiError, unknown_resource
+
+__all__ = ["BUILT_IN", "Path", "Resource", "discovery"]
+
+_VERBS: Final = ["create", "delete", "get", "list", "patch", "update", "watch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One kind of object, by the names that it has on the wire."""
+
+    group: str
+    """Empty for the core group."""
+    version: str
+    plural: str
+    kind: str
+    namespaced: bool = True
+
+    @classmethod
+    def of(cls, name: str, kind: str, *, namespaced: bool = True) -> Resource:
+        """By its name as `group/version/plural`, or `version/plural` for the core group."""
+        *group, version, plural = name.split("/")
+        if len(group) > 1 or not all([*group, version, plural]):
+            raise ValueError(f"{name!r} is no resource: write group/version/plural, as apps/v1/deployments or v1/pods")
+        return cls("".join(group), version, plural, kind, namespaced)
+
+    @property
+    def api_version(self) -> str:
+        """What its objects have as `apiVersion`."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def name(self) -> str:
+        """As `group/version/plural`, or `version/plural`."""
+        return f"{self.api_version}/{self.plural}"
+
+    @property
+    def custom(self) -> bool:
+        """Whether it is served by a custom resource definition: only then the items of a list name their kind."""
+        return "." in self.group and not self.group.endswith(".k8s.io")
+
+
+def _built_in(api_version: str, kinds: str, *, namespaced: bool = True) -> list[Resource]:
+    pairs = (pair.split(":") for pair in kinds.split())
+    return [Resource.of(f"{api_version}/{plural}", kind, namespaced=namespaced) for plural, kind in pairs]
+
+
+BUILT_IN: Final[tuple[Resource, ...]] = (
+    *_built_in(
+        "v1",
+        "pods:Pod configmaps:ConfigMap secrets:Secret services:Service endpoints:Endpoints events:Event "
+        "serviceaccounts:ServiceAccount persistentvolumeclaims:PersistentVolumeClaim limitranges:LimitRange "
+        "replicationcontrollers:ReplicationController resourcequotas:ResourceQuota podtemplates:PodTemplate",
+    ),
+    *_built_in("v1", "namespaces:Namespace nodes:Node persistentvolumes:PersistentVolume", namespaced=False),
+    *_built_in(
+        "apps/v1", "deployments:Deployment replicasets:ReplicaSet statefulsets:StatefulSet daemonsets:DaemonSet"
+    ),
+    *_built_in("batch/v1", "jobs:Job cronjobs:CronJob"),
+    *_built_in("networking.k8s.io/v1", "ingresses:Ingress networkpolicies:NetworkPolicy"),
+    *_built_in("coordination.k8s.io/v1", "leases:Lease"),
+    *_built_in("discovery.k8s.io/v1", "endpointslices:EndpointSlice"),
+    *_built_in("rbac.authorization.k8s.io/v1", "roles:Role rolebindings:RoleBinding"),
+    *_built_in(
+        "rbac.authorization.k8s.io/v1",
+        "clusterroles:ClusterRole clusterrolebindings:ClusterRoleBinding",
+        namespaced=False,
+    ),
+    *_built_in("storage.k8s.io/v1", "storageclasses:StorageClass", namespaced=False),
+    *_built_in("apiextensions.k8s.io/v1", "customresourcedefinitions:CustomResourceDefinition", namespaced=False),
+)
+"""What a server has from the start: the commonest of a real one's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """A request's path, taken apart: of a collection or of one object; or of a document, which names no plural."""
+
+    api_version: str
+    """Empty for a path that is not below `/api/VERSION` or `/apis/GROUP/VERSION`."""
+    plural: str = ""
+    namespace: str | None = None
+    name: str = ""
+    subresource: str = ""
+
+    @classmethod
+    def parse(cls, path: str) -> Path:
+        """Take it apart, whether or not there is such a resource."""
+        match path.strip("/").split("/"):
+            case ["api", version, *rest]:
+                api_version = version
+            case ["apis", group, version, *rest]:
+                api_version = f"{group}/{version}"
+            case _:
+                return cls("")
+        namespace = None
+        # /namespaces/NAME is an object, and so is its status; /namespaces/NAME/PLURAL is a collection in it.
+        if len(rest) > 2 and rest[0] == "namespaces" and rest[2] not in ("status", "finalize"):
+            _, namespace, *rest = rest
+        plural, name, subresource = [*rest, "", "", ""][:3]
+        return cls(api_version, plural, namespace, name, subresource)
+
+
+def discovery(path: str, resources: Iterable[Resource]) -> Mapping[str, Any]:
+    """The document at a path: the versions, the groups, one group, or the resources of one group and version.
+
+    Raises:
+        ApiError: There is none.
+    """
+    groups: dict[str, dict[str, list[Resource]]] = {}
+    for resource in resources:
+        groups.setdefault(resource.group, {}).setdefault(resource.version, []).append(resource)
+    core = groups.pop("", {})
+    match path.strip("/").split("/"):
+        case ["version"]:
+            return {"major": "1", "minor": "34", "gitVersion": "v1.34.0+workpool", "platform": "linux/amd64"}
+        case ["api"]:
+            return {"kind": "APIVersions", "versions": [*core], "serverAddressByClientCIDRs": []}
+        case ["apis"]:
+            listed = [_group(name, versions) for name, versions in groups.items()]
+            return {"kind": "APIGroupList", "apiVersion": "v1", "groups": listed}
+        case ["api", version] if version in core:
+            return _resource_list(core[version])
+        case ["apis", group] if group in groups:
+            return {"kind": "APIGroup", "apiVersion": "v1", **_group(group, groups[group])}
+        case ["apis", group, version] if version in groups.get(group, {}):
+            return _resource_list(groups[group][version])
+    raise ApiError(unknown_resource())
+
+
+def _group(name: str, versions: Iterable[str]) -> dict[str, Any]:
+    listed = [{"groupVersion": f"{name}/{version}", "version": version} for version in versions]
+    return {"name": name, "versions": listed, "preferredVersion": listed[0]}
+
+
+def _resource_list(resources: list[Resource]) -> dict[str, Any]:
+    api_version = resources[0].api_version
+    listed = [
+        {
+            "name": resource.plural, "singularName": resource.kind.lower(), "namespaced": resource.namespaced,
+            "kind": resource.kind, "verbs": _VERBS,
+        }
+        for resource in sorted(resources, key=lambda resource: resource.plural)
+    ]  # fmt: skip
+    head = {"kind": "APIResourceList"} if api_version == "v1" else {"kind": "APIResourceList", "apiVersion": "v1"}
+    return {**head, "groupVersion": api_version, "resources": listed}

@@ -1,0 +1,157 @@
+"""What an API server says when it refuses: a Status object for each refusal, worded as a real one words it.
+
+Source: the constructors in k8s.io/apimachinery/pkg/api/errors, and the answers of real servers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+__all__ = [
+    "ApiError", "already_exists", "bad_request", "conflict", "expired", "expired_continue", "forbidden",
+    "internal_error", "invalid_list_options", "method_not_allowed", "not_found", "of_code", "status", "stream_error",
+    "too_large", "unauthorized", "unknown_resource",
+]  # fmt: skip
+
+
+class ApiError(Exception):
+    """The server refuses. A method of the fake raises it where a client would get the Status as its answer.
+
+    Attributes:
+        status: The Status object.
+        code: Its HTTP status.
+        reason: Its reason, such as "NotFound", "AlreadyExists", "Conflict" or "Expired".
+    """
+
+    def __init__(self, status: dict[str, Any]) -> None:
+        super().__init__(status["message"])
+        self.status: dict[str, Any] = status
+        self.code: int = status["code"]
+        self.reason: str = status["reason"]
+
+
+def status(code: int, reason: str, message: str, **more: Any) -> dict[str, Any]:
+    """A Status of a failure; `details` and `metadata` are what may come with it."""
+    made: dict[str, Any] = {"kind": "Status", "apiVersion": "v1", "metadata": more.get("metadata", {})}
+    made |= {"status": "Failure", "message": message, "reason": reason}
+    if "details" in more:
+        made["details"] = more["details"]
+    return made | {"code": code}
+
+
+def of_code(code: int) -> dict[str, Any]:
+    """The Status that usually comes with an HTTP status.
+
+    Raises:
+        ValueError: None does.
+    """
+    usual: dict[int, Callable[[], dict[str, Any]]] = {
+        401: unauthorized,
+        403: forbidden,
+        404: unknown_resource,
+        410: lambda: expired("The resourceVersion for the provided list is too old."),
+        500: lambda: internal_error("an error on the server has prevented the request from succeeding"),
+        503: lambda: status(503, "ServiceUnavailable", "the server is currently unable to handle the request"),
+        504: lambda: status(
+            504, "Timeout", "Timeout: request did not complete within the allotted timeout", details={}
+        ),
+    }
+    if code not in usual:
+        raise ValueError(f"no Status is known for {code}: give the body")
+    return usual[code]()
+
+
+def bad_request(message: str) -> dict[str, Any]:
+    """400: a parameter cannot be read."""
+    return status(400, "BadRequest", message)
+
+
+def unauthorized() -> dict[str, Any]:
+    """401: no token, or one that is not accepted any more."""
+    return status(401, "Unauthorized", "Unauthorized")
+
+
+def forbidden(
+    verb: str = "list", plural: str = "pods", group: str = "", user: str = "system:serviceaccount:default:default"
+) -> dict[str, Any]:
+    """403: no role allows it."""
+    message = (
+        f'{plural} is forbidden: User "{user}" cannot {verb} resource "{plural}" in API group "{group}" '
+        "at the cluster scope"
+    )
+    details = {"group": group, "kind": plural} if group else {"kind": plural}
+    return status(403, "Forbidden", message, details=details)
+
+
+def unknown_resource() -> dict[str, Any]:
+    """404: no such resource in that group."""
+    return status(404, "NotFound", "the server could not find the requested resource", details={})
+
+
+def not_found(plural: str, name: str) -> dict[str, Any]:
+    """404: no such object."""
+    return status(404, "NotFound", f'{plural} "{name}" not found', details={"name": name, "kind": plural})
+
+
+def method_not_allowed() -> dict[str, Any]:
+    """405: not with this HTTP method."""
+    message = "the server does not allow this method on the requested resource"
+    return status(405, "MethodNotAllowed", message, details={})
+
+
+def already_exists(plural: str, name: str) -> dict[str, Any]:
+    """409: created before."""
+    details = {"name": name, "kind": plural}
+    return status(409, "AlreadyExists", f'{plural} "{name}" already exists', details=details)
+
+
+def conflict(plural: str, name: str) -> dict[str, Any]:
+    """409: an update of a version that is not the present one."""
+    message = (
+        f'Operation cannot be fulfilled on {plural} "{name}": the object has been modified; '
+        "please apply your changes to the latest version and try again"
+    )
+    return status(409, "Conflict", message, details={"name": name, "kind": plural})
+
+
+def expired(message: str) -> dict[str, Any]:
+    """410: a version that was compacted."""
+    return status(410, "Expired", message)
+
+
+def expired_continue(inconsistent: str) -> dict[str, Any]:
+    """410 for a page: with the token of the rest as it is now."""
+    message = (
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list "
+        "without the continue parameter, or use the continue token in this response to retrieve the remainder of the "
+        "results. Continuing with the provided token results in an inconsistent list - objects that were created, "
+        "modified, or deleted between the time the first chunk was returned and now may show up in the list."
+    )
+    return status(410, "Expired", message, metadata={"continue": inconsistent})
+
+
+def invalid_list_options(field: str, message: str) -> dict[str, Any]:
+    """422: parameters that do not go together."""
+    cause = {"reason": "FieldValueForbidden", "message": f"Forbidden: {message}", "field": field}
+    details = {"group": "meta.k8s.io", "kind": "ListOptions", "causes": [cause]}
+    text = f'ListOptions.meta.k8s.io "" is invalid: {field}: Forbidden: {message}'
+    return status(422, "Invalid", text, details=details)
+
+
+def internal_error(message: str) -> dict[str, Any]:
+    """500 as the answer to a request."""
+    details = {"causes": [{"message": message}]}
+    return status(500, "InternalError", f"Internal error occurred: {message}", details=details)
+
+
+def stream_error(message: str) -> dict[str, Any]:
+    """500 inside a watch: what etcd's client says, as it is. Source: parseError in apiserver/pkg/storage/etcd3."""
+    return status(500, "InternalError", message)
+
+
+def too_large(version: int, current: int) -> dict[str, Any]:
+    """504: a list of a version that is not there yet."""
+    cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
+    message = f"Timeout: Too large resource version: {version}, current: {current}"
+    return status(504, "Timeout", message, details={"causes": [cause], "retryAfterSeconds": 1})
