@@ -41,6 +41,9 @@ class Answer:
     retry_after: int | None = None
     """Seconds for the header `Retry-After`."""
 
+    def __post_init__(self) -> None:
+        self.filled()  # Refuses a code without a body at once, and not when it strikes.
+
     def filled(self) -> Answer:
         """With its body, whatever was left out."""
         if self.code == 429 and self.body is None:

@@ -1,4 +1,4 @@
-"""The fixture for pytest. A test module, or the topmost `conftest.py`, loads it:
+"""The fixture for pytest, which a test module or the topmost `conftest.py` loads.
 
 pytest_plugins = ["workpool.testing.kubernetes.fixture"]
 """

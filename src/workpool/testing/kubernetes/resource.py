@@ -27,10 +27,12 @@ class Resource:
     @classmethod
     def of(cls, name: str, kind: str, *, namespaced: bool = True) -> Resource:
         """By its name as `group/version/plural`, or `version/plural` for the core group."""
-        *group, version, plural = name.split("/")
-        if len(group) > 1 or not all([*group, version, plural]):
-            raise ValueError(f"{name!r} is no resource: write group/version/plural, as apps/v1/deployments or v1/pods")
-        return cls("".join(group), version, plural, kind, namespaced)
+        match name.split("/"):
+            case [group, version, plural] if group and version and plural:
+                return cls(group, version, plural, kind, namespaced)
+            case [version, plural] if version and plural:
+                return cls("", version, plural, kind, namespaced)
+        raise ValueError(f"{name!r} is no resource: write group/version/plural, as apps/v1/deployments or v1/pods")
 
     @property
     def api_version(self) -> str:

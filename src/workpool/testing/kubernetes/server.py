@@ -63,6 +63,7 @@ class ApiServer:
             max_pending=max_pending,
         )  # fmt: skip
         self._listener: socket.socket | None = None
+        self._port: int = 0
         self._threads: dict[threading.Thread, Connection] = {}
         """Of the connections; guarded by the backend's lock."""
         self._acceptor: threading.Thread | None = None
@@ -71,13 +72,31 @@ class ApiServer:
 
     def start(self) -> Self:
         """Listen on a free port, on its own threads."""
+        if self._listener is not None:
+            raise RuntimeError("the server is started already")
         self._listener = _bound(0)
+        self._port = self._listener.getsockname()[1]
         self._listen(self._listener)
         return self
 
     def stop(self) -> None:
         """Cut every connection and free the port. A second call does nothing."""
-        self._close()
+        with self._backend.changed:
+            listener, self._listener = self._listener, None
+            threads = dict(self._threads)
+        if listener is None:
+            return
+        for connection in threads.values():
+            connection.cut()
+        acceptor, self._acceptor = self._acceptor, None
+        if acceptor is not None:
+            # A connection wakes it up, and it finds that its listener is not that of the server any more.
+            with socket.create_connection(("127.0.0.1", self.port)):
+                acceptor.join()
+        listener.close()
+        for thread in threads:
+            if thread is not threading.current_thread():  # A `Do` may restart the server.
+                thread.join()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -89,11 +108,10 @@ class ApiServer:
 
     @property
     def port(self) -> int:
-        """Where it listens; it keeps it over a `restart`."""
-        if self._listener is None:
-            raise RuntimeError("the server is not started")
-        port: int = self._listener.getsockname()[1]
-        return port
+        """Where it listens, or has listened."""
+        if not self._port:
+            raise RuntimeError("the server was never started")
+        return self._port
 
     @property
     def url(self) -> str:
@@ -103,10 +121,9 @@ class ApiServer:
     @contextmanager
     def down(self) -> Iterator[None]:
         """Cut every connection and refuse new ones, on the same port; on leaving, listen again. The objects stay."""
-        port = self.port
-        self._close()
+        self.stop()
         # Bound without listening: it refuses, and nobody else takes the port meanwhile.
-        self._listener = held = _bound(port)
+        self._listener = held = _bound(self.port)
         try:
             yield
         finally:
@@ -162,15 +179,21 @@ class ApiServer:
         with self._backend.change() as store:
             return copy.deepcopy(store.patch(found, name, changes, _place(found, namespace)))
 
-    def delete(self, resource: str, name: str, namespace: str | None = None) -> dict[str, Any]:
-        """Delete an object, or mark it where it has finalizers; return its last state.
+    def delete(
+        self, resource: str, name: str, namespace: str | None = None, *, grace: int | None = None
+    ) -> dict[str, Any]:
+        """Delete an object, and return its last state.
+
+        With finalizers, or with seconds of `grace`, which a cluster gives to a pod, it is only marked by its
+        `deletionTimestamp`; what has grace is deleted by a further call.
 
         Raises:
             ApiError: NotFound.
         """
         found = self._resource(resource)
         with self._backend.change() as store:
-            return copy.deepcopy(store.delete(found, name, self._backend.timestamp(), _place(found, namespace)))
+            place = _place(found, namespace)
+            return copy.deepcopy(store.delete(found, name, self._backend.timestamp(), place, grace=grace))
 
     def get(self, resource: str, name: str, namespace: str | None = None) -> dict[str, Any]:
         """One object.
@@ -337,24 +360,6 @@ class ApiServer:
                 self._threads = {each: its for each, its in self._threads.items() if each.is_alive()}
                 self._threads[thread] = connection
                 thread.start()
-
-    def _close(self) -> None:
-        with self._backend.changed:
-            listener, self._listener = self._listener, None
-            threads = dict(self._threads)
-        if listener is None:
-            return
-        for connection in threads.values():
-            connection.cut()
-        acceptor, self._acceptor = self._acceptor, None
-        if acceptor is not None:
-            # A connection wakes it up, and it finds that its listener is not that of the server any more.
-            with socket.create_connection(listener.getsockname()):
-                acceptor.join()
-        listener.close()
-        for thread in threads:
-            if thread is not threading.current_thread():  # A `Do` may restart the server.
-                thread.join()
 
 
 def _bound(port: int) -> socket.socket:

@@ -30,6 +30,11 @@ Json = dict[str, Any]
 FIRST_VERSION: Final = 90
 """A version that soon has one digit more, so that a client which compares them as text is found out."""
 
+_OWNED: Final = (
+    "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds",
+)  # fmt: skip
+"""What an update cannot change."""
+
 _UIDS: Final = uuid.UUID("6f0a3c52-5b0e-4c83-9d5e-2f6d0b7a1c44")
 
 
@@ -129,9 +134,9 @@ class Store:
         metadata = new["metadata"]
         old = self.get(resource, metadata["name"], metadata.get("namespace", ""))
         kept = old["metadata"]
-        if metadata.get("resourceVersion", kept["resourceVersion"]) != kept["resourceVersion"]:
+        if (metadata.get("resourceVersion") or kept["resourceVersion"]) != kept["resourceVersion"]:
             raise ApiError(conflict(resource.plural, metadata["name"]))
-        for name in ("uid", "creationTimestamp", "resourceVersion", "generation", "deletionTimestamp"):
+        for name in _OWNED:
             metadata.pop(name, None)
             if name in kept:
                 metadata[name] = kept[name]
@@ -139,7 +144,7 @@ class Store:
             return old
         if new.get("spec") != old.get("spec"):
             metadata["generation"] = kept.get("generation", 0) + 1
-        if "deletionTimestamp" in kept and not metadata.get("finalizers"):
+        if "deletionTimestamp" in kept and kept.get("finalizers") and not metadata.get("finalizers"):
             return self._commit(resource, old, None)
         return self._commit(resource, old, new)
 
@@ -147,18 +152,26 @@ class Store:
         """Update an object by a JSON merge patch (RFC 7386): None takes a field away."""
         return self.update(resource, _merge(self.get(resource, name, namespace), changes))
 
-    def delete(self, resource: Resource, name: str, now: str, namespace: str = "") -> Json:
-        """Delete an object, and return it as its DELETED shows it; one with finalizers is only marked.
+    def delete(self, resource: Resource, name: str, now: str, namespace: str = "", *, grace: int | None = None) -> Json:
+        """Delete an object, and return it as its DELETED shows it; or mark it only, and return it so.
+
+        It is marked first where it has finalizers, or where it is given `grace` seconds, as a pod is; then a further
+        call deletes it.
 
         Raises:
             ApiError: NotFound.
         """
         old = self.get(resource, name, namespace)
-        if not old["metadata"].get("finalizers"):
+        metadata = old["metadata"]
+        marked = "deletionTimestamp" in metadata
+        if not metadata.get("finalizers") and (marked or grace is None):
             return self._commit(resource, old, None)
-        if "deletionTimestamp" in old["metadata"]:
+        if marked:
             return old
-        return self._commit(resource, old, _merge(old, {"metadata": {"deletionTimestamp": now}}))
+        mark: Json = {"deletionTimestamp": now, "deletionGracePeriodSeconds": grace or 0}
+        if "generation" in metadata:
+            mark["generation"] = metadata["generation"] + 1
+        return self._commit(resource, old, _merge(old, {"metadata": mark}))
 
     def compact(self, version: int | None = None) -> None:
         """Forget what was before a version: of now, unless it is said."""

@@ -1,0 +1,212 @@
+"""Lists: versions, pages, selectors, kinds, and how a client finds them."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+
+from testing.api_server.client import PODS, ask, names, pod
+from workpool.testing.kubernetes import ApiServer
+
+
+def fill(server: ApiServer, text: str) -> None:
+    for name in text:
+        server.create("v1/pods", pod(name))
+
+
+def test_a_list_has_the_version_of_now_and_its_items_in_order(kubernetes_api: ApiServer) -> None:
+    assert ask(kubernetes_api).json == {
+        "kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "90"}, "items": [],
+    }  # fmt: skip
+    fill(kubernetes_api, "cab")
+    kubernetes_api.create("v1/pods", pod("z", "a-space"))
+    found = ask(kubernetes_api).json
+    assert found["metadata"]["resourceVersion"] == "94"
+    assert [item["metadata"]["name"] for item in found["items"]] == ["z", "a", "b", "c"]
+    assert names(kubernetes_api, path="/api/v1/namespaces/a-space/pods") == ["z"]
+    assert names(kubernetes_api, labelSelector="app", fieldSelector="metadata.name=a") == []
+    assert names(kubernetes_api, fieldSelector="metadata.name=a") == ["a"]
+
+
+def test_only_items_of_a_custom_resource_name_their_kind(kubernetes_api: ApiServer) -> None:
+    fill(kubernetes_api, "a")
+    kubernetes_api.add_resource("example.com/v1/widgets", "Widget", namespaced=False)
+    kubernetes_api.create("example.com/v1/widgets", {"metadata": {"name": "w"}})
+    found = ask(kubernetes_api, "/apis/example.com/v1/widgets").json
+    assert (found["kind"], found["items"][0]["kind"]) == ("WidgetList", "Widget")
+    assert "kind" not in ask(kubernetes_api).json["items"][0]
+    assert ask(kubernetes_api, "/api/v1/namespaces/default/pods/a").json["kind"] == "Pod"
+
+
+@pytest.mark.parametrize(
+    ("query", "found", "version"),
+    [
+        ({}, "abc", "93"),
+        ({"resourceVersion": "0"}, "abc", "93"),
+        ({"resourceVersion": "0", "resourceVersionMatch": "NotOlderThan"}, "abc", "93"),
+        ({"resourceVersion": "92"}, "abc", "93"),
+        ({"resourceVersion": "92", "resourceVersionMatch": "NotOlderThan"}, "abc", "93"),
+        ({"resourceVersion": "92", "resourceVersionMatch": "Exact"}, "ab", "92"),
+        ({"resourceVersion": "92", "limit": "10"}, "ab", "92"),
+        ({"resourceVersion": "90", "resourceVersionMatch": "Exact"}, "", "90"),
+        ({"resourceVersion": "0", "limit": "1"}, "abc", "93"),
+    ],
+)
+def test_the_version_that_is_asked_for(
+    kubernetes_api: ApiServer, query: dict[str, str], found: str, version: str
+) -> None:
+    fill(kubernetes_api, "abc")
+    answered = ask(kubernetes_api, **query)
+    assert "".join(item["metadata"]["name"] for item in answered.json["items"]) == found
+    assert answered.json["metadata"] == {"resourceVersion": version}
+
+
+@pytest.mark.parametrize(
+    ("query", "code", "reason"),
+    [
+        ({"resourceVersion": "91", "resourceVersionMatch": "Exact"}, 410, "Expired"),
+        ({"resourceVersion": "91", "limit": "1"}, 410, "Expired"),
+        ({"resourceVersion": "99"}, 504, "Timeout"),
+        ({"resourceVersion": "99", "resourceVersionMatch": "NotOlderThan"}, 504, "Timeout"),
+        ({"resourceVersion": "x"}, 400, "BadRequest"),
+        ({"limit": "-1"}, 400, "BadRequest"),
+        ({"continue": "nonsense"}, 400, "BadRequest"),
+        ({"continue": "nonsense", "resourceVersion": "92"}, 400, "BadRequest"),
+        ({"labelSelector": "a=b=c"}, 400, "BadRequest"),
+        ({"resourceVersionMatch": "Exact"}, 422, "Invalid"),
+        ({"resourceVersionMatch": "Exact", "resourceVersion": "0"}, 422, "Invalid"),
+        ({"resourceVersionMatch": "Some", "resourceVersion": "92"}, 422, "Invalid"),
+        ({"sendInitialEvents": "true"}, 422, "Invalid"),
+    ],
+)
+def test_what_is_refused(kubernetes_api: ApiServer, query: dict[str, str], code: int, reason: str) -> None:
+    fill(kubernetes_api, "abc")
+    kubernetes_api.compact("92")
+    answered = ask(kubernetes_api, **query)
+    assert (answered.code, answered.json["code"], answered.json["reason"]) == (code, code, reason)
+
+
+def test_a_version_of_the_future_is_told_by_its_cause(kubernetes_api: ApiServer) -> None:
+    found = ask(kubernetes_api, resourceVersion=1000).json
+    assert found["message"] == "Timeout: Too large resource version: 1000, current: 90"
+    assert found["details"]["causes"] == [
+        {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
+    ]
+
+
+def test_not_older_than_a_compacted_version_is_the_version_of_now(kubernetes_api: ApiServer) -> None:
+    fill(kubernetes_api, "abc")
+    kubernetes_api.compact()
+    assert names(kubernetes_api, resourceVersion=91, resourceVersionMatch="NotOlderThan") == ["a", "b", "c"]
+
+
+def test_pages_are_of_the_version_of_the_first(kubernetes_api: ApiServer) -> None:
+    fill(kubernetes_api, "abcde")
+    page = ask(kubernetes_api, limit=2).json
+    assert page["metadata"]["remainingItemCount"] == 3
+    kubernetes_api.delete("v1/pods", "c")
+    kubernetes_api.create("v1/pods", pod("d2"))
+    kubernetes_api.patch("v1/pods", "e", {"spec": {"x": 1}})
+    found = [page]
+    while token := found[-1]["metadata"].get("continue"):
+        found.append(ask(kubernetes_api, **{"limit": 2, "continue": token}).json)
+    assert [[item["metadata"]["name"] for item in page["items"]] for page in found] == [["a", "b"], ["c", "d"], ["e"]]
+    assert {page["metadata"]["resourceVersion"] for page in found} == {"95"}
+    assert "spec" not in found[-1]["items"][0]
+    assert [request.verb for request in kubernetes_api.requests] == ["list", "page", "page"]
+    token = json.loads(base64.urlsafe_b64decode(page["metadata"]["continue"] + "=="))
+    assert token == {"v": "meta.k8s.io/v1", "rv": 95, "start": "default/b"}
+
+
+def test_remaining_items_are_not_counted_with_a_selector(kubernetes_api: ApiServer) -> None:
+    fill(kubernetes_api, "abc")
+    assert "remainingItemCount" not in ask(kubernetes_api, limit=1, labelSelector="!x").json["metadata"]
+
+
+def test_a_page_of_a_compacted_version_is_expired_and_can_be_gone_on_with_inconsistently(
+    kubernetes_api: ApiServer,
+) -> None:
+    fill(kubernetes_api, "abc")
+    token = ask(kubernetes_api, limit=1).json["metadata"]["continue"]
+    kubernetes_api.delete("v1/pods", "b")
+    kubernetes_api.compact()
+    expired = ask(kubernetes_api, **{"continue": token})
+    assert (expired.code, expired.json["reason"]) == (410, "Expired")
+    rest = expired.json["metadata"]["continue"]
+    found = ask(kubernetes_api, **{"continue": rest}).json
+    assert [item["metadata"]["name"] for item in found["items"]] == ["c"]
+    assert found["metadata"]["resourceVersion"] == kubernetes_api.version
+
+
+def test_kinds_are_found_by_discovery(kubernetes_api: ApiServer) -> None:
+    kubernetes_api.add_resource("example.com/v1/widgets", "Widget", namespaced=False)
+    assert ask(kubernetes_api, "/api").json["versions"] == ["v1"]
+    found = {each["name"]: each for each in ask(kubernetes_api, "/api/v1").json["resources"]}
+    assert (found["pods"]["kind"], found["pods"]["namespaced"]) == ("Pod", True)
+    assert found["nodes"]["namespaced"] is False
+    assert {"list", "watch"} <= set(found["pods"]["verbs"])
+    groups = {each["name"]: each for each in ask(kubernetes_api, "/apis").json["groups"]}
+    assert groups["example.com"]["preferredVersion"] == {"groupVersion": "example.com/v1", "version": "v1"}
+    assert ask(kubernetes_api, "/apis/apps").json["name"] == "apps"
+    custom = ask(kubernetes_api, "/apis/example.com/v1").json
+    assert (custom["kind"], custom["groupVersion"]) == ("APIResourceList", "example.com/v1")
+    assert [each["kind"] for each in custom["resources"]] == ["Widget"]
+    assert ask(kubernetes_api, "/version").json["major"] == "1"
+    assert {request.verb for request in kubernetes_api.requests} == {"discover"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/", "/api/v2", "/apis/none.example.com", "/apis/apps/v9", "/api/v1/widgets", "/apis/apps/v1/pods",
+        "/api/v1/namespaces/default/nodes", "/api/v1/namespaces/default/pods/none",
+    ],
+)  # fmt: skip
+def test_what_is_not_there_is_404(kubernetes_api: ApiServer, path: str) -> None:
+    answered = ask(kubernetes_api, path)
+    assert (answered.code, answered.json["reason"]) == (404, "NotFound")
+
+
+def test_an_operator_can_write(kubernetes_api: ApiServer) -> None:
+    here = "/api/v1/namespaces/x/pods"
+    made = ask(kubernetes_api, here, "POST", {"metadata": {"name": "a"}, "spec": {"x": 1}})
+    assert (made.code, made.json["metadata"]["namespace"]) == (201, "x")
+    assert ask(kubernetes_api, here, "POST", {"metadata": {"name": "a"}}).json["reason"] == "AlreadyExists"
+    patched = ask(kubernetes_api, f"{here}/a", "PATCH", {"spec": {"y": 2}})
+    assert patched.json["spec"] == {"x": 1, "y": 2}
+    assert ask(kubernetes_api, f"{here}/a", "PUT", made.json).json["reason"] == "Conflict"
+    body = {"metadata": {"name": "a"}, "spec": {"z": 3}}
+    assert ask(kubernetes_api, f"{here}/a", "PUT", body).json["spec"] == {"z": 3}
+    assert ask(kubernetes_api, f"{here}/a", "DELETE").code == 200
+    assert kubernetes_api.objects("v1/pods") == []
+    assert ask(kubernetes_api, here, "DELETE").code == 405
+    assert ask(kubernetes_api, here, "POST", [1]).code == 400
+    verbs = ["create", "create", "patch", "update", "update", "delete", "delete", "create"]
+    assert [request.verb for request in kubernetes_api.requests] == verbs
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+def test_a_write_to_the_status_changes_nothing_else(kubernetes_api: ApiServer, method: str) -> None:
+    made = kubernetes_api.create("v1/pods", pod("a", spec={"x": 1}, status={"old": 1} if method == "PUT" else {}))
+    changed = {"metadata": {"name": "a"}, "spec": {"x": 2}, "status": {"phase": "Running"}}
+    found = ask(kubernetes_api, "/api/v1/namespaces/default/pods/a/status", method, changed).json
+    assert (found["spec"], found["status"]) == ({"x": 1}, {"phase": "Running"})
+    late = {**changed, "metadata": made["metadata"], "status": {}}
+    assert ask(kubernetes_api, "/api/v1/namespaces/default/pods/a/status", method, late).code == 409
+
+
+def test_a_namespace_is_an_object_too(kubernetes_api: ApiServer) -> None:
+    kubernetes_api.create("v1/namespaces", {"metadata": {"name": "x"}})
+    assert ask(kubernetes_api, "/api/v1/namespaces/x").json["kind"] == "Namespace"
+    assert ask(kubernetes_api, "/api/v1/namespaces").json["kind"] == "NamespaceList"
+    path = "/api/v1/namespaces/x/status"
+    assert ask(kubernetes_api, path, "PATCH", {"status": {"phase": "Active"}}).json["status"] == {"phase": "Active"}
+
+
+def test_a_connection_serves_one_request_after_another(kubernetes_api: ApiServer) -> None:
+    assert ask(kubernetes_api, PODS).headers["Content-Type"] == "application/json"
+    request = kubernetes_api.requests[0]
+    assert (request.method, request.path, request.query) == ("GET", PODS, {})
+    assert request.headers["host"] == kubernetes_api.url.removeprefix("http://")
