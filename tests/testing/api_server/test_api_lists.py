@@ -78,6 +78,7 @@ def test_the_version_that_is_asked_for(
         ({"resourceVersionMatch": "Exact"}, 422, "Invalid"),
         ({"resourceVersionMatch": "Exact", "resourceVersion": "0"}, 422, "Invalid"),
         ({"resourceVersionMatch": "Some", "resourceVersion": "92"}, 422, "Invalid"),
+        ({"resourceVersionMatch": "Exact", "resourceVersion": "92", "continue": "x"}, 422, "Invalid"),
         ({"sendInitialEvents": "true"}, 422, "Invalid"),
     ],
 )
@@ -182,8 +183,8 @@ def test_an_operator_can_write(kubernetes_api: ApiServer) -> None:
     assert ask(kubernetes_api, f"{here}/a", "DELETE").code == 200
     assert kubernetes_api.objects("v1/pods") == []
     assert ask(kubernetes_api, here, "DELETE").code == 405
-    assert ask(kubernetes_api, here, "POST", [1]).code == 400
-    verbs = ["create", "create", "patch", "update", "update", "delete", "delete", "create"]
+    assert [ask(kubernetes_api, here, "POST", body).code for body in ([1], "text", {"metadata": {}})] == [400] * 3
+    verbs = ["create", "create", "patch", "update", "update", "delete", "delete", *["create"] * 3]
     assert [request.verb for request in kubernetes_api.requests] == verbs
 
 

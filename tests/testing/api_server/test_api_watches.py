@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from testing.api_server.client import Stream, ask, pod, watching
+from testing.api_server.client import Stream, ask, names, pod, watching
 from workpool.testing import FakeClock
 from workpool.testing.kubernetes import ApiServer, End
 from workpool.testing.kubernetes.query import Watch
@@ -121,6 +121,21 @@ def test_a_version_of_the_future_is_silent_until_it_is_past(kubernetes_api: ApiS
         for name in "abc":
             kubernetes_api.create("v1/pods", pod(name))
         assert rest(kubernetes_api, stream) == [("ADDED", "c")]
+
+
+def test_what_asks_for_any_version_gets_that_of_a_cache_that_is_behind(kubernetes_api: ApiServer) -> None:
+    kubernetes_api.create("v1/pods", pod("a"))
+    kubernetes_api.create("v1/pods", pod("b"))
+    kubernetes_api.lag("91")
+    assert names(kubernetes_api, resourceVersion=0) == ["a"]
+    assert names(kubernetes_api) == ["a", "b"]
+    with watching(kubernetes_api, resourceVersion=0) as stream:
+        assert [stream.next(), stream.next()] == [("ADDED", "a"), ("ADDED", "b")]
+    kubernetes_api.compact()
+    assert names(kubernetes_api, resourceVersion=0) == ["a", "b"], "no cache is behind what is compacted"
+    kubernetes_api.lag(None)
+    kubernetes_api.create("v1/pods", pod("c"))
+    assert names(kubernetes_api, resourceVersion=0) == ["a", "b", "c"]
 
 
 def test_bookmarks_reach_who_asked_for_them_in_order(kubernetes_api: ApiServer) -> None:

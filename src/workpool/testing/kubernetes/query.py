@@ -90,7 +90,12 @@ def _version_of_list(store: Store, query: Query, limit: int) -> int:
         if wanted < store.compacted:
             raise ApiError(status.expired("The resourceVersion for the provided list is too old."))
         return wanted
-    return store.version
+    return _present(store, query)
+
+
+def _present(store: Store, query: Query) -> int:
+    """The version of now; for "0", which asks for any, that of the cache."""
+    return store.cached if query.get("resourceVersion") == "0" else store.version
 
 
 def _bare(item: Json) -> Json:
@@ -171,17 +176,17 @@ class Watch:
         streaming = query.get("sendInitialEvents")
         if streaming is not None and version > self._store.version:
             raise ApiError(status.too_large(version, self._store.version))
-        if is_true(query, "sendInitialEvents") or (streaming is None and not version):
-            for item in self._store.snapshot(self._resource, self._store.version).values():
+        initial = is_true(query, "sendInitialEvents") or (streaming is None and not version)
+        if initial or not version:
+            version = _present(self._store, query)
+        elif version < self._store.compacted:
+            raise ApiError(status.expired(f"too old resource version: {version} ({self._store.compacted})"))
+        if initial:
+            for item in self._store.snapshot(self._resource, version).values():
                 if self._selection.matches(item):
                     self.pending.append({"type": "ADDED", "object": item})
             if streaming is not None and self.bookmarks:
-                self.pending.append(_bookmark(self._resource, self._store.version, initial_events_end=True))
-            return self._store.version
-        if not version:
-            return self._store.version
-        if version < self._store.compacted:
-            raise ApiError(status.expired(f"too old resource version: {version} ({self._store.compacted})"))
+                self.pending.append(_bookmark(self._resource, version, initial_events_end=True))
         for change in self._store.changes(version):
             self._add(change)
         return version

@@ -219,6 +219,11 @@ class ApiServer:
         with self._backend.change() as store:
             store.compact(None if version is None else int(version))
 
+    def lag(self, version: str | None) -> None:
+        """Answer what asks for `resourceVersion=0` as of an older version, as a cache that is behind; None ends it."""
+        with self._backend.changed:
+            self._backend.store.lag = None if version is None else int(version)
+
     def bookmark(self) -> None:
         """Send a bookmark to each open watch that asked for them. None comes by itself, but at `timeoutSeconds`."""
         with self._backend.change():

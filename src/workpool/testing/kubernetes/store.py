@@ -66,11 +66,18 @@ class Store:
         self.version: int = FIRST_VERSION
         self.compacted: int = FIRST_VERSION
         """The oldest version that can still be read; a watch that starts there misses nothing."""
+        self.lag: int | None = None
+        """The version that the cache is at, where it is behind."""
         self.followers: list[Callable[[Change], None]] = []
         """Each is told every change, in order, while it is made."""
         self._log: deque[Change] = deque()
         self._max_history = max_history
         self._objects: dict[Resource, dict[tuple[str, str], Json]] = {}
+
+    @property
+    def cached(self) -> int:
+        """The version of what is answered where any version will do."""
+        return self.version if self.lag is None else max(self.lag, self.compacted)
 
     def get(self, resource: Resource, name: str, namespace: str = "") -> Json:
         """One object as it is now.
