@@ -183,7 +183,8 @@ def test_an_operator_can_write(kubernetes_api: ApiServer) -> None:
     assert ask(kubernetes_api, f"{here}/a", "DELETE").code == 200
     assert kubernetes_api.objects("v1/pods") == []
     assert ask(kubernetes_api, here, "DELETE").code == 405
-    assert [ask(kubernetes_api, here, "POST", body).code for body in ([1], "text", {"metadata": {}})] == [400] * 3
+    bodies: list[object] = [[1], {"metadata": {}}, {"metadata": "a"}]
+    assert [ask(kubernetes_api, here, "POST", each).code for each in bodies] == [400] * 3
     verbs = ["create", "create", "patch", "update", "update", "delete", "delete", *["create"] * 3]
     assert [request.verb for request in kubernetes_api.requests] == verbs
 

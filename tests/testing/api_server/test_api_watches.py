@@ -116,7 +116,9 @@ def test_a_compaction_takes_nothing_from_an_open_watch(kubernetes_api: ApiServer
 
 
 def test_a_version_of_the_future_is_silent_until_it_is_past(kubernetes_api: ApiServer) -> None:
-    with watching(kubernetes_api, resourceVersion=92) as stream:
+    with watching(kubernetes_api, resourceVersion=92, allowWatchBookmarks="true") as stream:
+        kubernetes_api.wait_for_watches(1)
+        kubernetes_api.bookmark()
         assert stream.code == 200
         for name in "abc":
             kubernetes_api.create("v1/pods", pod(name))

@@ -189,6 +189,6 @@ def _document(body: bytes) -> Json:
         given = json.loads(body)
     except ValueError as error:
         raise ApiError(status.bad_request(f"the body is no JSON: {error}")) from error
-    if not isinstance(given, dict):
+    if not isinstance(given, dict) or not isinstance(given.get("metadata", {}), dict):
         raise ApiError(status.bad_request("only whole objects and merge patches are understood"))
     return given

@@ -87,7 +87,7 @@ class Connection:
     def run(self) -> None:
         """Answer one request after another."""
         try:
-            # A line is not sent before the one after it otherwise, where the client is slow to acknowledge.
+            # Else a line could wait until the client has acknowledged the one before it.
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             while (request := self._read()) is not None and self._serve(request):
                 pass

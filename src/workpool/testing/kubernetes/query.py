@@ -113,7 +113,7 @@ def _unpack(text: str) -> tuple[int, tuple[str, str]]:
         token = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
         namespace, _, name = token["start"].partition("/")
         return int(token["rv"]), (namespace, name)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ApiError(status.bad_request(f"continue key is not valid: {error}")) from error
 
 
@@ -163,7 +163,7 @@ class Watch:
 
     def bookmark(self) -> None:
         """Tell how far the store is, to who asked for bookmarks."""
-        if self.bookmarks:
+        if self.bookmarks and self._store.version >= self._start:
             self.pending.append(_bookmark(self._resource, self._store.version))
 
     def close(self) -> None:
