@@ -12,7 +12,7 @@ import pytest
 
 from support import PATIENCE
 from testing.api_server.client import PODS, ask, names, pod, watching
-from workpool.testing.kubernetes import ApiServer, Do, Hang
+from workpool.testing.kubernetes import ApiServer, Do, End, Hang
 
 CUT = (ConnectionError, HTTPException)
 
@@ -146,11 +146,23 @@ def test_what_is_no_http_ends_its_connection_only(kubernetes_api: ApiServer) -> 
     assert names(kubernetes_api) == []
 
 
-def test_the_next_request_waits_for_the_end_of_a_watch(kubernetes_api: ApiServer) -> None:
+@pytest.mark.parametrize("stopped", [False, True])
+def test_the_next_request_waits_for_the_end_of_a_watch_and_holds_up_no_stop(
+    kubernetes_api: ApiServer, stopped: bool
+) -> None:
     with socket.create_connection(("127.0.0.1", kubernetes_api.port), PATIENCE) as client:
         client.sendall(f"GET {PODS}?watch=1 HTTP/1.1\r\n\r\n".encode())
         kubernetes_api.wait_for_watches(1)
         client.sendall(f"GET {PODS} HTTP/1.1\r\n\r\n".encode())
-        client.recv(1)
-        kubernetes_api.create("v1/pods", pod("a"))
-        assert kubernetes_api.open_watches == 1
+        lines = client.makefile("rb")
+        for name in "abc":  # Each wakes up the watch, which comes upon the request meanwhile.
+            kubernetes_api.create("v1/pods", pod(name))
+            while b"ADDED" not in lines.readline():
+                pass
+        assert [request.verb for request in kubernetes_api.requests] == ["watch"]
+        if stopped:
+            kubernetes_api.stop()
+        else:
+            kubernetes_api.strike(End())
+            assert kubernetes_api.wait_for_requests(1, "list")
+        lines.close()

@@ -79,6 +79,7 @@ class Connection:
         self._backend = backend
         self._socket = client
         self._reader = client.makefile("rb")
+        self._cut = False
         self._bell = Bell()
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._bell, selectors.EVENT_READ)
@@ -101,8 +102,10 @@ class Connection:
 
     def cut(self) -> None:
         """End it from another thread, wherever it stands."""
+        self._cut = True
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
+        self._bell.ring()  # It may wait for the bell alone.
 
     def _read(self) -> Request | None:
         first = self._reader.readline(_MAX_LINE)
@@ -211,10 +214,11 @@ class Connection:
             if key.fileobj is self._bell:
                 self._bell.quiet()
             elif self._socket.recv(1, socket.MSG_PEEK):
-                self._selector.unregister(self._socket)  # The next request: it has to wait for the end of this one.
+                # The next request has to wait for the end of this one, and a look at it each time would spin.
+                self._selector.unregister(self._socket)
             else:
                 return False
-        return True
+        return not self._cut
 
     def _begin_stream(self) -> None:
         self._socket.sendall(_head(200, "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n"))
