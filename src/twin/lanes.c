@@ -120,7 +120,7 @@ lanes_submit(Lanes *self, PyObject *key, PyObject *event, int force)
             forget_last(lanes);
             goto done;
         }
-        ring_push_pair(self->ready, Py_NewRef(key), Py_NewRef(event), NULL);
+        ring_push_pair(self->ready, Py_NewRef(key), Py_NewRef(event));
         self->widest = Py_MAX(self->widest, keys + 1);
         self->waiting++;
         self->added++;
@@ -188,15 +188,20 @@ lanes_take(Lanes *self, Py_ssize_t worker, Head *head)
     return 1;
 }
 
-/* Let the lane of a key move up: its next event to the end of the ring, or the key is idle. */
+/* Let the lane of a key move up: its next event to the end of the ring, or the key is idle. The lane learns the key
+   here, where it is the very object that the dict has, and not in `submit`, where it may be another that equals it. */
 static int
 move_up(Lanes *self, PyObject *key, PyObject *lane)
 {
-    if (lane != NULL && ((Ring *)lane)->used) {
+    Ring *ring = (Ring *)lane;
+    if (lane != NULL && ring->used) {
         if (ring_reserve(self->ready) < 0) {
             return FAILED;
         }
-        ring_push_pair(self->ready, Py_NewRef(key), ring_pop((Ring *)lane), Py_NewRef(lane));
+        if (ring->key == NULL) {
+            ring->key = Py_NewRef(key);
+        }
+        ring_push_pair(self->ready, Py_NewRef(ring->key == key ? lane : key), ring_pop(ring));
         return 0;
     }
     PyObject *lanes = Py_NewRef(self->lanes);  /* A look-up can run Python. */
@@ -347,7 +352,7 @@ lanes_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwa
     self->ring_type = (PyTypeObject *)Py_NewRef(state->ring_type);
     self->lanes = PyDict_New();
     self->aside = PyDict_New();
-    self->ready = (Ring *)ring_new(self->ring_type, 3);
+    self->ready = (Ring *)ring_new(self->ring_type, 2);
     self->holds = PyList_New(0);
     if (self->lanes == NULL || self->aside == NULL || self->ready == NULL || self->holds == NULL) {
         Py_CLEAR(self);

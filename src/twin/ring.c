@@ -34,10 +34,11 @@ ring_new(PyTypeObject *type, Py_ssize_t width)
 static PyObject *
 item_at(Ring *ring, Py_ssize_t at)
 {
-    PyObject *first = Py_NewRef(*ring_slot(ring, at * ring->width));
+    PyObject *first = *ring_slot(ring, at * ring->width);
     if (ring->width == 1) {
-        return first;
+        return Py_NewRef(first);
     }
+    first = Py_NewRef(ring_has_lane(ring, first) ? ((Ring *)first)->key : first);
     PyObject *second = Py_NewRef(*ring_slot(ring, at * ring->width + 1));
     PyObject *item = PyTuple_Pack(2, first, second);  /* It can collect garbage, and so change the ring. */
     Py_DECREF(first);
@@ -45,7 +46,8 @@ item_at(Ring *ring, Py_ssize_t at)
     return item;
 }
 
-/* What to store for an item that Python gives: -1 with TypeError where that is no pair and should be. */
+/* What to store for an item that Python gives: -1 with TypeError where that is no pair of a key and an event and should
+   be. A ring would be taken for a lane in the key's place. */
 static int
 unpack(Ring *ring, PyObject *item, PyObject **first, PyObject **second)
 {
@@ -54,7 +56,7 @@ unpack(Ring *ring, PyObject *item, PyObject **first, PyObject **second)
         *second = NULL;
         return 0;
     }
-    if (!PyTuple_Check(item) || PyTuple_GET_SIZE(item) != 2) {
+    if (!PyTuple_Check(item) || PyTuple_GET_SIZE(item) != 2 || ring_has_lane(ring, PyTuple_GET_ITEM(item, 0))) {
         PyErr_Format(PyExc_TypeError, "a pair of key and event is needed, and %R is none", item);
         return -1;
     }
@@ -74,7 +76,7 @@ ring_append(Ring *ring, PyObject *item)
         ring_push(ring, Py_NewRef(first));
     }
     else {
-        ring_push_pair(ring, Py_NewRef(first), Py_NewRef(second), NULL);
+        ring_push_pair(ring, Py_NewRef(first), Py_NewRef(second));
     }
     Py_RETURN_NONE;
 }
@@ -91,7 +93,6 @@ ring_appendleft(Ring *ring, PyObject *item)
     *ring_slot(ring, 0) = Py_NewRef(first);
     if (ring->width > 1) {
         *ring_slot(ring, 1) = Py_NewRef(second);
-        *ring_slot(ring, 2) = NULL;
     }
     Py_RETURN_NONE;
 }
@@ -99,7 +100,7 @@ ring_appendleft(Ring *ring, PyObject *item)
 static PyObject *
 ring_popleft(Ring *ring, PyObject *Py_UNUSED(ignored))
 {
-    PyObject *first, *second, *known, *item = ring->width > 1 ? PyTuple_New(2) : NULL;  /* First: it can collect garbage. */
+    PyObject *key, *event, *lane, *item = ring->width > 1 ? PyTuple_New(2) : NULL;  /* First: it can collect garbage. */
     if (ring->width > 1 && item == NULL) {
         return NULL;
     }
@@ -111,10 +112,10 @@ ring_popleft(Ring *ring, PyObject *Py_UNUSED(ignored))
     if (item == NULL) {
         return ring_pop(ring);
     }
-    ring_pop_pair(ring, &first, &second, &known);
-    PyTuple_SET_ITEM(item, 0, first);
-    PyTuple_SET_ITEM(item, 1, second);
-    Py_XDECREF(known);
+    ring_pop_pair(ring, &key, &event, &lane);
+    PyTuple_SET_ITEM(item, 0, key);
+    PyTuple_SET_ITEM(item, 1, event);
+    Py_XDECREF(lane);
     return item;
 }
 
@@ -127,7 +128,7 @@ ring_copy(Ring *ring, PyObject *Py_UNUSED(ignored))
         return NULL;
     }
     for (Py_ssize_t at = 0; at < ring->used; at++) {
-        copy->slots[at] = Py_XNewRef(*ring_slot(ring, at));
+        copy->slots[at] = Py_NewRef(*ring_slot(ring, at));
     }
     copy->used = ring->used;
     return (PyObject *)copy;
@@ -153,7 +154,6 @@ ring_delete_item(Ring *ring, Py_ssize_t at, PyObject *value)
     Py_ssize_t to = at * ring->width;
     PyObject *first = *ring_slot(ring, to);
     PyObject *second = ring->width > 1 ? *ring_slot(ring, to + 1) : NULL;
-    PyObject *known = ring->width > 1 ? *ring_slot(ring, to + 2) : NULL;
     if (to < ring->used / 2) {  /* The shorter side moves. */
         for (to += ring->width - 1; to >= ring->width; to--) {
             *ring_slot(ring, to) = *ring_slot(ring, to - ring->width);
@@ -169,7 +169,6 @@ ring_delete_item(Ring *ring, Py_ssize_t at, PyObject *value)
     ring_shrink(ring);
     Py_DECREF(first);
     Py_XDECREF(second);
-    Py_XDECREF(known);
     return 0;
 }
 
@@ -180,9 +179,12 @@ ring_traverse(Ring *ring, visitproc visit, void *arg)
     for (Py_ssize_t at = 0; at < ring->used; at++) {
         Py_VISIT(*ring_slot(ring, at));
     }
+    Py_VISIT(ring->key);
     return 0;
 }
 
+/* The key stays: a ring of pairs that was not cleared yet asks its lanes for theirs. A cycle that goes through the key
+   goes through what holds the lane, too, which is cleared itself. */
 static int
 ring_clear(Ring *ring)
 {
@@ -190,7 +192,7 @@ ring_clear(Ring *ring)
     ring->slots = NULL;
     ring->size = ring->head = ring->used = 0;
     for (Py_ssize_t at = 0; at < was.used; at++) {
-        Py_XDECREF(*ring_slot(&was, at));
+        Py_DECREF(*ring_slot(&was, at));
     }
     PyMem_Free(was.slots);
     return 0;
@@ -203,6 +205,7 @@ ring_dealloc(Ring *ring)
     PyObject_GC_UnTrack(ring);
     Py_TRASHCAN_BEGIN(ring, ring_dealloc)
     ring_clear(ring);
+    Py_XDECREF(ring->key);
     type->tp_free(ring);
     Py_DECREF(type);
     Py_TRASHCAN_END
@@ -226,7 +229,7 @@ ring_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         PyErr_SetString(PyExc_ValueError, "width must be 1 or 2");
         return NULL;
     }
-    return ring_new(type, width == 1 ? 1 : 3);
+    return ring_new(type, width);
 }
 
 static PyMethodDef methods[] = {
@@ -245,6 +248,7 @@ static PyType_Slot slots[] = {
     {Py_tp_traverse, ring_traverse},
     {Py_tp_clear, ring_clear},
     {Py_tp_methods, methods},
+    {Py_tp_hash, PyObject_HashNotImplemented},
     {Py_sq_length, ring_length},
     {Py_sq_item, ring_item},
     {Py_sq_ass_item, ring_delete_item},

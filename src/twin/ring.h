@@ -1,8 +1,9 @@
 /* A queue of objects in one block of memory: what `deque` is to the reference, in half of the time and of the memory.
 
-   Its items are single objects, or pairs, which are a tuple only where Python sees them. A pair has a third slot, which
-   Python does not see: for what whoever pushed it knows of it, or NULL. Pushing needs room, which
-   `ring_reserve` makes: so whoever reserves first can change several things and fail at none of them. */
+   Its items are single objects, or pairs of a key and an event, which are a tuple only where Python sees them. In the
+   key's slot there may be its lane, which Python does not see there: a lane is a ring that knows its key, and no ring
+   is a key itself, for it has no hash. Pushing needs room, which `ring_reserve` makes: so whoever reserves first can
+   change several things and fail at none of them. */
 
 #ifndef WORKPOOL_RING_H
 #define WORKPOOL_RING_H
@@ -15,7 +16,8 @@ typedef struct {
     Py_ssize_t size;   /* slots: a power of two, or 0 */
     Py_ssize_t head;   /* where the first item is */
     Py_ssize_t used;   /* slots in use, from there on and round the end */
-    Py_ssize_t width;  /* slots that an item takes: 1, or 3 for pairs */
+    Py_ssize_t width;  /* slots that an item takes: 1, or 2 for pairs */
+    PyObject *key;     /* of a lane: whose it is, from when it travels with its key; else NULL */
 } Ring;
 
 extern PyType_Spec ring_spec;
@@ -52,13 +54,12 @@ ring_push(Ring *ring, PyObject *object)
     *ring_slot(ring, ring->used++) = object;
 }
 
-/* Append a pair, for which there is room. Takes over the references. */
+/* Append a pair, for which there is room: a key or the lane that knows it, and an event. Takes over the references. */
 static inline void
-ring_push_pair(Ring *ring, PyObject *first, PyObject *second, PyObject *known)
+ring_push_pair(Ring *ring, PyObject *first, PyObject *second)
 {
     ring_push(ring, first);
     ring_push(ring, second);
-    ring_push(ring, known);
 }
 
 /* Give back what it grew by. */
@@ -89,13 +90,27 @@ ring_pop(Ring *ring)
     return object;
 }
 
-/* Take the first pair of a ring that has one, and hand over the references. */
-static inline void
-ring_pop_pair(Ring *ring, PyObject **first, PyObject **second, PyObject **known)
+/* Whether the first slot of a pair has the key's lane in place of the key. */
+static inline int
+ring_has_lane(const Ring *ring, PyObject *first)
 {
-    *first = *ring_slot(ring, 0);
-    *second = *ring_slot(ring, 1);
-    *known = *ring_slot(ring, 2);
+    return Py_IS_TYPE(first, Py_TYPE(ring));
+}
+
+/* Take the first pair of a ring that has one, and hand over the references; `lane` is NULL where it is not known. */
+static inline void
+ring_pop_pair(Ring *ring, PyObject **key, PyObject **event, PyObject **lane)
+{
+    PyObject *first = *ring_slot(ring, 0);
+    *event = *ring_slot(ring, 1);
+    if (ring_has_lane(ring, first)) {
+        *lane = first;
+        *key = Py_NewRef(((Ring *)first)->key);
+    }
+    else {
+        *lane = NULL;
+        *key = first;
+    }
     ring_drop(ring);
 }
 

@@ -7,6 +7,7 @@ import logging
 import sys
 import weakref
 from collections.abc import Callable
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -53,6 +54,22 @@ def lanes_come_and_go() -> None:
     core.unhandled()
 
 
+def keys_that_hold_their_lanes_come_and_go() -> None:
+    """What is left of them is a cycle: a key, the core, and the lane that knows the key."""
+    core: Any = Lanes()
+    core.start(1)
+    keys = [Thing(core) for _ in range(3)]
+    for event in range(12):
+        core.submit(keys[event % 3], event)
+    core.take(0)
+    for _ in range(4):
+        core.next(0, core.holds[0])
+    ready = copy(core.ready)
+    del core.ready[0]
+    core.ready.popleft()
+    core.ready = ready
+
+
 def rings_come_and_go() -> None:
     for width in (1, 2):
         ring = _twin.Ring(width)
@@ -62,7 +79,7 @@ def rings_come_and_go() -> None:
             if number % 3 == 0:
                 ring.popleft()
                 del ring[len(ring) // 2]
-        ring.append((ring, ring))
+        ring.append((width, ring))
         list(ring)
 
 
@@ -104,6 +121,7 @@ def entrance_comes_and_goes() -> None:
     "act",
     [
         lanes_come_and_go,
+        keys_that_hold_their_lanes_come_and_go,
         rings_come_and_go,
         entrance_comes_and_goes,
         hand_comes_and_goes,
@@ -204,6 +222,19 @@ def test_the_lanes_of_keys_are_released_when_they_are_idle() -> None:
     assert hand.run() is None
     assert (core.handled, core.waiting, core.lanes) == (11, 0, {})
     assert rings() == before
+
+
+def test_a_ready_key_takes_two_places_with_its_lane_and_without() -> None:
+    core: Any = Lanes()
+    core.start(1)
+    empty = core.ready.__sizeof__()
+    for event in range(3 * 1024):
+        core.submit(event % 1024, event)
+    assert core.ready.__sizeof__() == empty + 2 * 8 * 1024
+    core.take(0)
+    for _ in range(1024):
+        core.next(0, core.holds[0])
+    assert core.ready.__sizeof__() == empty + 2 * 8 * 1024
 
 
 def test_ten_thousand_keys_leave_the_rings_and_the_dict_small() -> None:

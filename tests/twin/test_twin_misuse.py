@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from operator import methodcaller
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -129,6 +130,7 @@ def test_a_hand_outlives_the_core_and_the_mutex_of_its_pool() -> None:
         partial(LANES().submit, "a", 1, False, 2),
         partial(LANES().submit, "a", 1, strange=True),
         partial(LANES().submit, [], 1),
+        partial(LANES().submit, _twin.Ring(1), 1),
         partial(LANES().take, "x"),
         partial(LANES().take, 0),
         partial(LANES().take, -1),
@@ -136,6 +138,9 @@ def test_a_hand_outlives_the_core_and_the_mutex_of_its_pool() -> None:
         partial(LANES().next, 0, "a"),
         partial(_twin.Ring(2).append, 1),
         partial(_twin.Ring(2).appendleft, (1, 2, 3)),
+        partial(_twin.Ring(2).append, (_twin.Ring(1), 1)),
+        partial(_twin.Ring(2).appendleft, (_twin.Ring(2), 1)),
+        partial(hash, _twin.Ring(1)),
         partial(_twin.Ring(1).__delitem__, 0),
         partial(_twin.Ring(1).__setitem__, 0, 1),
         partial(pickle.dumps, _twin.Ring(1)),
@@ -283,6 +288,67 @@ def test_rings_nested_deeply_are_released() -> None:
         outer.append(ring)
         ring = outer
     del outer, ring
+
+
+def core_whose_lanes_travel(kind: Any, *keys: object) -> Any:
+    """Its worker holds the first key, and the others are ready: all with their second event, and two behind it."""
+    core = kind()
+    core.start(1)
+    for event in range(4 * len(keys)):
+        core.submit(keys[event % len(keys)], event)
+    core.take(0)
+    for key in keys:
+        core.next(0, key)
+    return core
+
+
+def test_python_sees_a_key_where_its_lane_stands() -> None:
+    keys = [object() for _ in range(5)]
+    core = core_whose_lanes_travel(LANES, *keys)
+    items = list(zip(keys[1:], range(6, 10), strict=True))
+    for ready in (core.ready, copy.copy(core.ready)):
+        assert list(ready) == list(reversed(ready))[::-1] == items
+        del ready[1], ready[-1]
+        assert [ready.popleft(), *ready] == [items[0], items[2]]
+        ready.append(items[3])
+        ready.appendleft(items[1])
+        ready.appendleft(items[0])
+        assert list(ready) == items
+    core.check_invariants()
+    assert [key for key, _ in core.unhandled()] == [key for key in keys for _ in range(2 + (key is not keys[0]))]
+    handled = []
+    while (key := core.holds[0]) is not NOTHING:
+        handled.append(key)
+        core.next(0, key)
+    assert handled == 3 * keys
+    assert core.handled == 20
+
+
+def test_a_lane_does_not_stand_for_another_key_that_equals_its_own(pure: dict[str, ModuleType]) -> None:
+    for kind in (LANES, pure["lanes"].Lanes):
+        core = core_whose_lanes_travel(kind, 1, 2)
+        core.next(0, 1.0)
+        assert repr(list(core.ready)) == "[(1.0, 4)]"
+
+
+def test_a_lane_is_no_key() -> None:
+    pool = pool_with(("a", 1), ("a", 2))
+    core = pool._core
+    core.next(0, core.take(0)[0])
+    lane = core.lanes["a"]
+    for call in (
+        partial(pool.add, lane, 1),
+        partial(core.submit, lane, 1),
+        partial(core.next, 0, lane),
+        partial(core.ready.append, (lane, 1)),
+    ):
+        with pytest.raises(TypeError):
+            call()
+    hand = hand_of(pool, print)
+    hand.item = (lane, 1)
+    with pytest.raises(TypeError, match="unhashable"):
+        hand.pass_on()
+    assert core.lanes == {"a": lane}
 
 
 def test_a_tuple_as_a_key_that_is_not_there_is_named_whole() -> None:
