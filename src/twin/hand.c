@@ -111,7 +111,7 @@ run(Hand *self)
     while (self->held.event != NULL && outcome == 0) {
         PyObject *result = handle(self);
         if (result == NULL) {
-            return take_exception();
+            return PyErr_GetRaisedException();
         }
         self->ended = 1;
         Py_DECREF(result);

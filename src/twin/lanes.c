@@ -16,18 +16,17 @@ wake(Lanes *self)
     return WAKE;
 }
 
-/* Take the key out again that was entered last, without a look-up, and keep the error. */
+/* Take the key out again that was entered last, without a look-up, and keep the error, if there is one. */
 static void
 forget_last(PyObject *lanes)
 {
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *error = PyErr_GetRaisedException();
     PyObject *last = PyObject_CallMethod(lanes, "popitem", NULL);
     if (last == NULL) {
         PyErr_WriteUnraisable(lanes);
     }
     Py_XDECREF(last);
-    PyErr_Restore(type, value, traceback);
+    PyErr_SetRaisedException(error);
 }
 
 /* The lane of a key, made where there is none: a strong reference. */

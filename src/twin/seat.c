@@ -12,24 +12,6 @@ give_turn(State *state)
     return done == NULL ? FAILED : 0;
 }
 
-PyObject *
-take_exception(void)
-{
-#if PY_VERSION_HEX >= 0x030C0000
-    return PyErr_GetRaisedException();
-#else
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    PyErr_NormalizeException(&type, &value, &traceback);
-    if (traceback != NULL) {
-        PyException_SetTraceback(value, traceback);
-        Py_DECREF(traceback);
-    }
-    Py_DECREF(type);
-    return value;
-#endif
-}
-
 static PyObject *
 seat_get(Seat *self, void *place)
 {
@@ -123,7 +105,7 @@ seat_enter_some(Seat *self, PyObject *iterator)
     if (found == FAILED) {
         Py_CLEAR(pair);
     }
-    PyObject *error = PyErr_Occurred() ? take_exception() : NULL;
+    PyObject *error = PyErr_GetRaisedException();
     return Py_BuildValue("nNN", count, pair ? pair : Py_NewRef(state->nothing), error ? error : Py_NewRef(Py_None));
 }
 
@@ -176,11 +158,10 @@ ring_for_a_worker(State *state, Seat *seat)
 {
     PyObject *done = PyObject_CallMethodNoArgs((PyObject *)seat, state->wake);
     if (done == NULL) {
-        PyObject *error = take_exception();
+        PyObject *error = PyErr_GetRaisedException();
         Py_XDECREF(PyObject_CallMethodNoArgs((PyObject *)seat, state->wake));
         PyErr_Clear();  /* The first is what is told. */
-        PyErr_SetObject((PyObject *)Py_TYPE(error), error);
-        Py_DECREF(error);
+        PyErr_SetRaisedException(error);
         return -1;
     }
     Py_DECREF(done);
@@ -206,18 +187,13 @@ enter(State *state, Seat *seat, PyObject *key, PyObject *event)
     Py_DECREF(mutex);
     Py_DECREF(core);
     if (found == FAILED && PyErr_ExceptionMatches(PyExc_TypeError)) {
-        PyObject *type, *value, *traceback;
-        PyErr_Fetch(&type, &value, &traceback);
+        PyObject *error = PyErr_GetRaisedException();
         PyObject *checked = PyObject_CallOneArg(state->require_hashable, key);  /* Raises what says it better. */
         if (checked != NULL) {
-            Py_DECREF(checked);
-            PyErr_Restore(type, value, traceback);
+            PyErr_SetRaisedException(Py_NewRef(error));
         }
-        else {
-            Py_XDECREF(type);
-            Py_XDECREF(value);
-            Py_XDECREF(traceback);
-        }
+        Py_XDECREF(checked);
+        Py_DECREF(error);
     }
     return found == FAILED ? FAILED : found != REFUSED;
 }

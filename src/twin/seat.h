@@ -16,9 +16,6 @@ typedef struct {
 
 extern PyType_Spec seat_spec, entrance_spec;
 
-/* Take the exception that is set, as an object. */
-PyObject *take_exception(void);
-
 /* Pass the place where Python gives other threads their turn, and heeds signals: 0, or FAILED with what they raised. */
 int give_turn(State *state);
 

@@ -174,6 +174,13 @@ BUGS = [
         "twin/test_twin_reentry.py::test_a_key_that_calls_its_pool",
     ),
     Bug(
+        "error of a wake-up raised anew",
+        "seat.c",
+        "        PyErr_SetRaisedException(error);\n        return -1;\n",
+        "        PyErr_SetObject((PyObject *)Py_TYPE(error), error);\n        Py_DECREF(error);\n        return -1;\n",
+        "twin/test_twin_reentry.py::test_a_wake_up_that_raises",
+    ),
+    Bug(
         "fork unheeded",
         "hand.c",
         "    if (self->seat->own != mutex) {\n",

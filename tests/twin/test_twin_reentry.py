@@ -96,6 +96,29 @@ def test_a_key_that_raises_in_a_worker_fails_the_pool_with_each_event_in_one_pla
     assert not pool._mutex._is_owned()
 
 
+def test_a_wake_up_that_raises_tells_the_first_error_with_its_context() -> None:
+    calls: list[int] = []
+
+    class Pool(EventWorkerPool[str, int]):
+        def _wake(self, *_: object) -> None:
+            calls.append(len(calls))
+            try:
+                raise KeyError(calls[-1])
+            except KeyError:
+                raise OSError(calls[-1])  # noqa: B904 - the context is what is looked at
+
+    pool = Pool(print, workers=1)
+    pool._core.start(1)
+    try:
+        raise ValueError("handled while the event is added")
+    except ValueError:
+        with pytest.raises(OSError, match="0") as info:
+            pool.add("a", 1)
+    assert calls == [0, 1]
+    assert repr(info.value.__context__) == "KeyError(0)"
+    assert pool.stop() == [("a", 1)]
+
+
 def test_a_finaliser_of_an_event_may_add_and_that_of_a_key_outside_may() -> None:
     handled: list[object] = []
 
