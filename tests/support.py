@@ -75,6 +75,24 @@ class Gate:
             assert self.inside.acquire(timeout=PATIENCE), "the handler was never called"
 
 
+class Ear:
+    """A gate, as drivers have them, of which each time that it is told a note is taken.
+
+    Args:
+        look: What to note, with the mutex of the pool taken: it may look into the core.
+    """
+
+    def __init__(self, look: Callable[[], object] = lambda: None) -> None:
+        self.look = look
+        self.heard: list[Any] = []
+        self.told = threading.Event()
+
+    def put(self, _: object) -> None:
+        """Be told."""
+        self.heard.append(self.look())
+        self.told.set()
+
+
 class Told:
     """A key, an event or the text of an error, that is told by code of the user's."""
 

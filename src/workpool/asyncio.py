@@ -384,12 +384,12 @@ class EventWorkerPool(Pool[K, E]):
             cast("asyncio.AbstractEventLoop", self._loop).call_soon(self._keep_time)
             self._nudged = True
 
-    def _tell(self, adders: list[object]) -> None:
-        for gate in adders:
-            if isinstance(gate, SimpleQueue):
-                gate.put(None)
-            elif not cast("_Gate", gate).done():
-                cast("_Gate", gate).set_result(None)
+    def _tell(self, gates: list[object]) -> None:
+        for gate in gates:
+            if not isinstance(gate, asyncio.Future):
+                cast("SimpleQueue[None]", gate).put(None)
+            elif not gate.done():
+                gate.set_result(None)
 
     def _strike(self, gate: _Gate) -> None:
         refusal = self._withdraw(gate, gate.key)

@@ -17,7 +17,8 @@ takes the place of the event that has just left, so it needs no room in the pool
 
 A draining pool takes adds from its handlers only; a stopping one chooses nothing more and takes none. A worker that
 finds nothing leaves once the pool is settled: no event will start any more. Parked events are no work, so a drain that
-finds only those settles, and returns them. The last worker to leave ends the pool.
+finds only those settles, and returns them. The last worker to leave ends the pool. Whoever waits for what an
+ending may forestall is in the `audience`, which is told when the pool closes.
 
 *Failure* (P9). `failed` does with an event what the policy decided; `fail` stops the pool. During a stop nothing is
 tried again: what fails heads its key, and is returned. At any instant,
@@ -49,7 +50,7 @@ class Dispatch(HeldLanes[K, E], Generic[K, E]):
     """The lanes of a pool, with its bound, its adders, its endings and its failure."""
 
     __slots__ = (
-        "_held_crowd", "_left_so_far", "_warned", "adders", "admitted", "failure", "half", "left", "look",
+        "_held_crowd", "_left_so_far", "_warned", "adders", "admitted", "audience", "failure", "half", "left", "look",
         "max_backlog", "max_lane", "name", "refused", "replayed", "returned", "state", "stopped", "warning", "workers",
     )  # fmt: skip
 
@@ -91,8 +92,10 @@ class Dispatch(HeldLanes[K, E], Generic[K, E]):
         """Who waits for room, the first first: the driver's token for each, with what it adds."""
         self.admitted: list[object] = []
         """Those that are not listed any more, and that the driver has not told yet."""
+        self.audience: list[object] = []
+        """Who is told that the pool closes: when it fails, and at each call that asks for an ending."""
         self.refused: dict[object, Exception] = {}
-        """What was raised for those of them that could not be let in, by their keys."""
+        """What was raised for those admitted that could not be let in, by their keys."""
         self.warning: Crowd | None = None
         """Set once, when half of the bound waits behind keys in flight: for the driver to log and to clear."""
         self.returned: int = 0
@@ -210,14 +213,14 @@ class Dispatch(HeldLanes[K, E], Generic[K, E]):
         self.workers = set(range(workers))
 
     def drain(self) -> list[object]:
-        """Refuse adds from outside, and go on until nothing is left. Returns the adders to tell."""
+        """Refuse adds from outside, and go on until nothing is left. Returns whom to tell."""
         adders = self._close()  # First: cut after this, an open pool only weighs again.
         if self.state is State.OPEN:
             self.state = State.DRAINING
         return adders
 
     def stop(self) -> list[object]:
-        """Refuse every add and choose nothing more. Returns the adders to tell."""
+        """Refuse every add and choose nothing more. Returns whom to tell."""
         adders = self._close()
         if self.state is not State.ENDED:
             self.state, self.serving, self.stopped = State.STOPPING, False, True
@@ -263,7 +266,7 @@ class Dispatch(HeldLanes[K, E], Generic[K, E]):
             ended: It holds a key instead, whose event was handled.
 
         Returns:
-            The adders to tell.
+            Whom to tell.
         """
         if error is not None and self.failure is None and self.state in (State.OPEN, State.DRAINING):
             key, event = item or (self.key_at(worker), None) if item or ended else (NOTHING, None)
@@ -412,7 +415,7 @@ class Dispatch(HeldLanes[K, E], Generic[K, E]):
 
     def _close(self) -> list[object]:
         self.limit = 0
-        return [*self.adders, *(adder for line in self._lines() for adder in line), *self.admitted]
+        return [*self.adders, *(adder for line in self._lines() for adder in line), *self.admitted, *self.audience]
 
     def _lines(self) -> Iterable[OrderedDict[object, tuple[Any, E]]]:
         if not self.max_lane:

@@ -86,8 +86,8 @@ class Driver(Seat, abc.ABC, Generic[K, E]):
         """Send a wake-up to the workers; another one, or only where none is under way."""
 
     @abc.abstractmethod
-    def _tell(self, adders: list[object]) -> None:
-        """Send those who wait for room to see what became of it."""
+    def _tell(self, gates: list[object]) -> None:
+        """Send those who wait to see what became of it: for room, or for the end of the pool."""
 
     @abc.abstractmethod
     def _nudge(self) -> None:

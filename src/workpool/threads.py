@@ -313,8 +313,8 @@ class EventWorkerPool(Pool[K, E]):
     def _nudge(self) -> None:
         self._nudges.put(None)
 
-    def _tell(self, adders: list[object]) -> None:
-        for gate in adders:
+    def _tell(self, gates: list[object]) -> None:
+        for gate in gates:
             cast("SimpleQueue[None]", gate).put(None)
 
     def _arrive(self, worker: int) -> bool:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from support import PATIENCE, Driver, Gate, begin, eventually, has_adders, in_thread, threads_of_pools
-from workpool import DrainIncomplete, PoolClosed, StopTimeout
+from support import PATIENCE, Driver, Ear, Gate, begin, eventually, has_adders, in_thread, threads_of_pools, wait
+from workpool import DrainIncomplete, HandlerError, PoolClosed, StopTimeout
+from workpool.records import State
 
 
 def test_drain_finishes_all_that_was_accepted(driver: Driver) -> None:
@@ -133,6 +134,56 @@ def test_an_add_that_waits_when_the_ending_comes_is_refused(driver: Driver, endi
     gate.open.set()
     ended()
     assert pool.stats().added == 2
+
+
+@pytest.mark.parametrize("ending", ["drain", "stop"])
+@pytest.mark.parametrize("inside", [False, True])
+def test_an_audience_is_told_at_once_when_an_ending_is_asked_for(driver: Driver, ending: str, inside: bool) -> None:
+    gate = Gate()
+    ear = Ear(lambda: pool._core.state)
+    heard: list[bool] = []
+
+    def handle(event: int) -> None:
+        if inside:
+            getattr(pool, ending)()
+        heard.append(ear.told.is_set())
+        gate(event)
+
+    pool = driver.pool(handle, workers=1).start()
+    pool._step(pool._core.audience.append, ear)
+    assert ear.heard == [], "it is open"
+    pool.add("a", 1)
+    gate.wait_inside()
+    ended = pool.stop if inside else begin(pool, ending)
+    wait(ear.told)
+    gate.open.set()
+    ended()
+    assert heard == [inside]
+    assert ear.heard[0] is (State.DRAINING if ending == "drain" else State.STOPPING)
+
+
+def test_an_audience_is_told_when_the_pool_fails(driver: Driver) -> None:
+    ear = Ear(lambda: pool._core.failure)
+
+    def handle(event: int) -> None:
+        assert ear.heard == [], "it is open"
+        raise ValueError
+
+    pool = driver.pool(handle, workers=1).start()
+    pool._step(pool._core.audience.append, ear)
+    pool.add("a", 1)
+    wait(ear.told)
+    with pytest.raises(HandlerError):
+        pool.stop(PATIENCE)
+    assert isinstance(ear.heard[0].error, ValueError)
+
+
+@pytest.mark.parametrize("ending", ["drain", "stop"])
+def test_the_audience_of_a_pool_that_never_started_is_told_too(driver: Driver, ending: str) -> None:
+    pool, ear = driver.pool(print), Ear()
+    pool._step(pool._core.audience.append, ear)
+    getattr(pool, ending)()
+    assert ear.told.is_set()
 
 
 @pytest.mark.parametrize("ending", ["drain", "stop"])

@@ -856,6 +856,22 @@ class TestEndings:
             assert core.limit == 0
             core.check_invariants()
 
+    def test_the_audience_is_told_when_the_pool_closes_whoever_closes_it(self) -> None:
+        closes: list[Any] = [Dispatch.drain, Dispatch.stop, lambda core: core.fail(0, core.take(0), ValueError())]
+        for close in closes:
+            core = started(1)
+            core.audience += ["one", "other"]
+            add(core, "a", 1)
+            add(core, "a", 2, adder="me")
+            assert close(core) == ["me", "one", "other"]
+
+    def test_the_audience_is_told_once_more_at_each_call_and_no_more_once_it_has_left(self) -> None:
+        core = started()
+        core.audience.append("one")
+        assert core.drain() == core.stop() == core.stop() == ["one"]
+        core.audience.remove("one")
+        assert core.stop() == []
+
     def test_a_stopping_pool_chooses_nothing_and_returns_the_rest_in_order_within_each_key(self) -> None:
         core = started(workers=2)
         for key, event in (("a", 1), ("b", 2), ("a", 3), ("c", 4), ("b", 5), ("a", 6)):

@@ -1187,6 +1187,13 @@ BUGS = [
         '    for pool in reversed([pool for pool in running if isinstance(pool, kind)]):\n',
         'threads/test_p12_process.py::test_so_it_is_with_one_that_a_handler_starts_then_where_a_thread_can_be_started',
     ),
+    Bug(
+        'audience not told',
+        'dispatch.py',
+        ' *self.admitted, *self.audience]',
+        ' *self.admitted]',
+        'core/test_dispatch.py::TestEndings::test_the_audience_is_told_when_the_pool_closes_whoever_closes_it',
+    ),
 ]  # fmt: skip
 
 
