@@ -1,6 +1,6 @@
 /* The lock of a pool: whose thread is inside.
 
-   Under the interpreter lock it is a mark, not a lock: a thread that only runs C between taking and releasing it is
+   Under the interpreter lock it is a flag, not a lock: a thread that only runs C between taking and releasing it is
    never seen inside, and pays two stores. It is found taken where Python runs inside: a rare step, or a key's own
    `__hash__` and `__eq__`. On a build without the interpreter lock, taking it is one atomic exchange. */
 

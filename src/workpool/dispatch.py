@@ -50,7 +50,7 @@ class Dispatch(HeldLanes[K, E], Generic[K, E]):
     """The lanes of a pool, with its bound, its adders, its endings and its failure."""
 
     __slots__ = (
-        "_held_crowd", "_left_so_far", "_warned", "adders", "admitted", "audience", "failure", "half", "left", "look",
+        "_held_crowd", "_left_so_far", "_warned", "adders", "audience", "failure", "half", "left", "look",
         "max_backlog", "max_lane", "name", "refused", "replayed", "returned", "state", "stopped", "warning", "workers",
     )  # fmt: skip
 
@@ -90,8 +90,6 @@ class Dispatch(HeldLanes[K, E], Generic[K, E]):
         """Those that have not left."""
         self.adders: OrderedDict[object, tuple[K, E]] = OrderedDict()
         """Who waits for room, the first first: the driver's token for each, with what it adds."""
-        self.admitted: list[object] = []
-        """Those that are not listed any more, and that the driver has not told yet."""
         self.audience: list[object] = []
         """Who is told that the pool closes: when it fails, and at each call that asks for an ending."""
         self.refused: dict[object, Exception] = {}
@@ -185,8 +183,7 @@ class Dispatch(HeldLanes[K, E], Generic[K, E]):
         """Whether an adder waits for room in the lane of its key, and not for room in the pool."""
         if not self.max_lane:
             return False
-        held = self.parked.get(key) or self.retrying.get(key)
-        note = held.note if held else self.notes.get(key)
+        note = self.noted(key)
         return note is not None and adder in (note.line or ())
 
     def refusal(self, what: str) -> PoolClosed | HandlerError:
@@ -312,7 +309,7 @@ class Dispatch(HeldLanes[K, E], Generic[K, E]):
         return True
 
     def watch(self, now: float, patience: float) -> list[tuple[int, K, float]]:
-        """Compare each worker's delivery with the last look's, which leaves a mark that ends with the delivery.
+        """Compare each worker's delivery with the last look's, which leaves a tag that ends with the delivery.
 
         Returns:
             Those seen for `patience` seconds, each once: the worker, its key, and for how long it was seen.

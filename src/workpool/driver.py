@@ -87,7 +87,7 @@ class Driver(Seat, abc.ABC, Generic[K, E]):
 
     @abc.abstractmethod
     def _tell(self, gates: list[object]) -> None:
-        """Send those who wait to see what became of it: for room, or for the end of the pool."""
+        """Send those who wait to see what became of it: for room, for the end of other events, or of the pool."""
 
     @abc.abstractmethod
     def _nudge(self) -> None:

@@ -11,11 +11,14 @@ and what is added meanwhile comes after them. So nothing passes the event that i
 are due, O(log n); the time is the caller's to say.
 
 What there is to know of a key that is not held is its *note*: how often its head has failed, that it is to be parked
-(which is done when its turn comes, without a search in the ring), or who waits for room in its lane. A driver looks at
-notes only while there are any. Invariant:
+(which is done when its turn comes, without a search in the ring), who waits for room in its lane, or its *marks*: who
+is to be told when all events that it had at a moment have ended. A mark is a number, of those that have not; each that
+ends for good counts it down, and what is added later is behind it. A driver looks at notes only while there are any.
+Invariant:
 
     set(aside) == set(retrying) | set(parked)                             (disjoint, and none of them in lanes)
     waiting    == len(ready) + len(aside) + sum(len(behind))              (in lanes and aside)
+    0 < each mark of a key <= how many events it has                      (one that is at 0 has been told)
 
 An event that is given up on is dead: it leaves its lane, and is kept in `dead`, the newest `max_dead` of them.
 
@@ -29,7 +32,7 @@ import itertools
 import math
 from collections import OrderedDict, deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import heapify, heappop, heappush
 from typing import Any, Generic
 
@@ -54,10 +57,16 @@ class Note(Generic[E]):
     """It is to be parked when its turn comes."""
     line: OrderedDict[object, tuple[Any, E]] | None = None
     """Who waits for room in its lane, the first first, each with what it adds."""
+    marks: dict[object, int] | None = None
+    """Who is to be told when the events before its mark have ended: the driver's token, and how many have not."""
 
     def is_blank(self) -> bool:
         """Whether it says nothing."""
-        return not (self.failures or self.parking or self.line)
+        return not (self.failures or self.parking or self.line or self.marks)
+
+    def marks_without(self, place: int) -> dict[object, int] | None:
+        """Its marks once the event at a place of its lane has ended; the head's is 0, in flight or not."""
+        return self.marks and {gate: ahead - (ahead > place) for gate, ahead in self.marks.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +86,7 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
     """Lanes with keys that are held, and with events that are dead."""
 
     __slots__ = (
-        "_tickets", "alarm", "buried", "cancelled", "dead", "dead_forgotten", "max_dead", "notes", "parked",
+        "_tickets", "admitted", "alarm", "buried", "cancelled", "dead", "dead_forgotten", "max_dead", "notes", "parked",
         "retrying", "rubbish", "timers",
     )  # fmt: skip
 
@@ -106,6 +115,8 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
         self.cancelled: int = 0
         self.dead_forgotten: int = 0
         """Dead events that are not kept any more."""
+        self.admitted: list[object] = []
+        """Whom the driver has to tell yet: those who were let in, and those whose marks are reached."""
         self.rubbish: list[object] = []
         """What the driver drops when nobody is inside: dropping an event can run the user's code."""
         self._tickets = itertools.count(1)
@@ -165,13 +176,11 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
         self._keep_newest()
 
     def heed(self, key: K) -> None:
-        """Act on the note of a key whose lane has moved up: what it says of its last head is over."""
+        """Act on the note of a key whose head has ended at a worker: its lane has moved up."""
         note = self.notes.get(key)
         if note is not None:
-            note.failures, note.error, note.failed = 0, "", None
-            if note.line:
-                self._let_in(note)
-            self.strike_blank(key, note)
+            note.marks = note.marks_without(0)
+            self._act_on(key, note)
 
     def is_to_park(self, key: K) -> bool:
         """Whether a key that was chosen is to be parked instead."""
@@ -230,15 +239,15 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
         held = self.parked.get(key) or self.retrying.get(key)
         if held is None:
             return None
-        note = held.note
+        note, rest = held.note, replace(held.note, marks=held.note.marks_without(0))
         dead = Dead(held.key, held.event, note.failures, note.error, note.failed, now)
         where = self.parked if held.due == math.inf else self.retrying
         try:
             self.buried[dead], self.dead, self.waiting, _ = None, self.dead + 1, self.waiting - 1, where.pop(held.key)
-            self._go_on(held.key, note)
+            self._go_on(held.key, rest)
         except BaseException:
             if dead in self.buried:
-                self._go_on(held.key, note)
+                self._go_on(held.key, rest)
             raise
         return dead
 
@@ -252,13 +261,52 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
         if found is None:
             return False
         place, at, key = found
-        cancelled = self.cancelled + 1
+        note, cancelled = self.noted(key) or Note(), self.cancelled + 1
+        behind = 0 if place is self.ready else 1 + at % len(place)
         try:
             del place[at]
-            self._close_up(key, place is self.ready, cancelled)
+            self._close_up(key, note, behind, cancelled)
         except BaseException:
             if self._find(key, event) is None:
-                self._close_up(key, place is self.ready, cancelled)
+                self._close_up(key, note, behind, cancelled)
+            raise
+        return True
+
+    # Marks.
+
+    def mark(self, key: K, gate: object) -> bool:
+        """Tell a gate, by way of `admitted`, when all events that a key has now have ended for good.
+
+        One that is handled, dead or cancelled has ended; a retry or a park ends none. What is added later, or replayed,
+        is not waited for. A gate that marks a key again waits for what the key has then. Where the pool ends first, its
+        marks are dropped: whoever waits hears of that otherwise.
+
+        Args:
+            key: Whose events.
+            gate: The driver's token; it may be told more than once.
+
+        Returns:
+            False where the key has no event: there is nothing to wait for, and nothing is noted.
+        """
+        if key not in self.lanes and key not in self.aside:
+            return False
+        note = self.noted(key) or Note()
+        note.marks = note.marks or {}
+        note.marks[gate] = 1 + len(self.behind(key))
+        if key in self.lanes:
+            self.notes[key] = note  # Last: cut before this, a new one has not been seen.
+        return True
+
+    def unmark(self, key: K, gate: object) -> bool:
+        """Take a mark back; whether it was still waiting."""
+        note = self.noted(key)
+        if note is None or not note.marks or gate not in note.marks:
+            return False
+        try:
+            del note.marks[gate]
+            self.strike_blank(key, note)
+        except BaseException:
+            self.strike_blank(key, note)
             raise
         return True
 
@@ -285,6 +333,11 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
     def behind(self, key: K) -> deque[E] | tuple[()]:
         """The events behind the head of a key, held or not."""
         return self.lanes.get(key) or self.aside.get(key) or ()
+
+    def noted(self, key: K) -> Note[E] | None:
+        """The note of a key, held or not, if there is one."""
+        held = self.parked.get(key) or self.retrying.get(key)
+        return held.note if held else self.notes.get(key)
 
     def note(self, key: K) -> Note[E]:
         """The note of a key, held or not: made where there is none."""
@@ -313,6 +366,9 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
         assert not held & self.notes.keys(), "a held key has a second note"
         assert held == self.aside.keys(), "a key is held without its lane, or is not"
         assert not held & self.lanes.keys(), "a held key has a second lane"
+        for key, note in [*self.notes.items(), *((each.key, each.note) for each in self.held())]:
+            events = 1 + len(self.behind(key)) if key in self.lanes or key in self.aside else 0
+            assert all(0 < ahead <= events for ahead in (note.marks or {}).values()), "a mark is miscounted"
 
     # Steps.
 
@@ -357,7 +413,7 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
             del self.aside[key]
         if key in self.lanes and not (self.ready and self.ready[-1][0] is key):
             self._advance(key)
-        self.heed(key)
+        self._act_on(key, note)
         self._shrink()
         self._keep_newest()
 
@@ -372,21 +428,26 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
                 return (ready, at, head[0]) if head[1] is event else (ready, -1 - at, tail[0])
         return None
 
-    def _close_up(self, key: K, was_head: bool, cancelled: int) -> None:
+    def _close_up(self, key: K, note: Note[E], place: int, cancelled: int) -> None:
         """Count an event off that was taken out, and let the rest of its lane move up. It may be done twice."""
         if self.cancelled < cancelled:
-            self.waiting, self.cancelled = self.waiting - 1, cancelled
-        if was_head:
+            self.waiting, self.cancelled, note.marks = self.waiting - 1, cancelled, note.marks_without(place)
+        if place == 0:
             self.rubbish.append(key)  # Nobody else may hold it.
             if key in self.lanes and not (self.ready and self.ready[-1][0] is key):
                 self._advance(key)
-            self.heed(key)
-            return
-        held = self.parked.get(key) or self.retrying.get(key)
-        note = held.note if held else self.notes.get(key)
-        if note is not None and note.line:
+        self._act_on(key, note, place)
+
+    def _act_on(self, key: K, note: Note[E], place: int = 0) -> None:
+        """See to those who wait for an event that has gone from a place of its lane. It may be done twice."""
+        if place == 0:
+            note.failures, note.error, note.failed = 0, "", None  # What is known of a head is over with it.
+        if note.line:
             self._let_in(note)
-            self.strike_blank(key, note)
+        if note.marks:
+            self.admitted += [gate for gate, ahead in note.marks.items() if not ahead]
+            note.marks = {gate: ahead for gate, ahead in note.marks.items() if ahead} or None
+        self.strike_blank(key, note)
 
     def _advance(self, key: K) -> None:
         """Let the lane of a key move up, whose head has gone from where it was."""

@@ -65,6 +65,12 @@ class Pool(Driver[K, E]):
             return sorted((each for each in found if each.since is not None), key=lambda each: each.since or 0.0)
         return sorted((each for each in found if each.waiting), key=lambda each: -each.waiting)
 
+    # For sources.
+
+    def _mark(self, key: K, gate: object) -> bool:
+        """Have a gate told when all events that a key has now have ended; False where it has none, and nobody is."""
+        return self._step(self._core.mark, key, gate)
+
     # By hand.
 
     def dead(self) -> list[Dead]:

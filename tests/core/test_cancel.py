@@ -13,6 +13,7 @@ import pytest
 
 from workpool import held
 from workpool.dispatch import Dispatch
+from workpool.held import Note
 from workpool.policy import Park
 
 Core = Dispatch[Any, Any]
@@ -272,9 +273,9 @@ def test_one_that_is_interrupted_when_it_is_made_is_made_once(event: str) -> Non
     """The same without a tracer, which would keep the coverage from being seen."""
 
     class Interrupted(Dispatch[str, str]):
-        def _close_up(self, key: str, was_head: bool, cancelled: int) -> None:
+        def _close_up(self, key: str, note: Note[str], place: int, cancelled: int) -> None:
             first = self.cancelled < cancelled
-            super()._close_up(key, was_head, cancelled)
+            super()._close_up(key, note, place, cancelled)
             if first:
                 raise KeyboardInterrupt
 

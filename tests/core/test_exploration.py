@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from workpool.dispatch import Dispatch
-from workpool.held import Held, HeldLanes
+from workpool.held import Held, HeldLanes, Note
 from workpool.lanes import Lanes
 from workpool.policy import Park, Skip
 from workpool.records import State
@@ -40,17 +40,30 @@ def clone(core: Core) -> Core:
         setattr(twin, slot, copy(getattr(core, slot)))
     twin.lanes = {key: copy(behind) for key, behind in core.lanes.items()}
     twin.aside = {key: copy(behind) for key, behind in core.aside.items()}
-    twin.notes = {key: replace(note, line=copy(note.line)) for key, note in core.notes.items()}
+    twin.notes = {key: clone_note(note) for key, note in core.notes.items()}
     for place in (twin.retrying, twin.parked):
         for key, held in place.items():
-            place[key] = replace(held, note=replace(held.note, line=copy(held.note.line)))
+            place[key] = replace(held, note=clone_note(held.note))
     return twin
+
+
+def clone_note(note: Note[int]) -> Note[int]:
+    """A copy that shares nothing with the first."""
+    return replace(note, line=copy(note.line), marks=copy(note.marks))
 
 
 def waiters(core: Core) -> list[str]:
     """The keys of those who wait for room, in the pool or in a lane."""
     lines = [line.values() for line in core._lines()]
     return [key for key, _ in itertools.chain(core.adders.values(), *lines)]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """The gate of a mark: it waits for the first events of a key, so many as there were."""
+
+    key: str
+    events: int
 
 
 @dataclass(slots=True)
@@ -60,6 +73,8 @@ class World:
     core: Core
     to_add: int
     """Events that may still be added."""
+    to_mark: int
+    """Marks that may still be made."""
     holding: list[tuple[str, int] | None]
     """What each worker holds; None for one that holds nothing."""
     added: dict[str, int]
@@ -72,17 +87,20 @@ class World:
     """Workers that found nothing, and look whether they may leave before they sleep."""
     gone: set[int] = field(default_factory=set)
     ended: list[tuple[str, int]] = field(default_factory=list)
-    """Events that were handled, or are dead."""
+    """Events that were handled, or cancelled, or are dead."""
     parked: set[str] = field(default_factory=set)
     """Keys that were parked, and not let go since."""
+    marks: set[Mark] = field(default_factory=set)
+    """Those that have not been told."""
     path: tuple[str, ...] = ()
     """How it came to this."""
 
     def after(self, name: str) -> World:
         """A copy, one step further."""
         return World(
-            clone(self.core), self.to_add, self.holding.copy(), self.added.copy(), self.next_event.copy(), self.wakeups,
-            self.looking.copy(), self.gone.copy(), self.ended.copy(), self.parked.copy(), (*self.path, name),
+            clone(self.core), self.to_add, self.to_mark, self.holding.copy(), self.added.copy(), self.next_event.copy(),
+            self.wakeups, self.looking.copy(), self.gone.copy(), self.ended.copy(), self.parked.copy(),
+            self.marks.copy(), (*self.path, name),
         )  # fmt: skip
 
     def canonical(self) -> tuple[Any, ...]:
@@ -91,7 +109,7 @@ class World:
         keys = sorted(map(self._signature, self.added))
         return (
             tuple(keys), len(self.gone), len(self.looking), core.asleep, core.waking, self.wakeups, core.state,
-            len(core.workers), core.failure is None, core.limit, self.to_add,
+            len(core.workers), core.failure is None, core.limit, self.to_add, self.to_mark,
         )  # fmt: skip
 
     def _signature(self, key: str) -> tuple[Any, ...]:
@@ -108,7 +126,12 @@ class World:
             note is not None and note.parking,
             key in waiters(core),
             any(name == key and number != ticket for _, number, name in core.timers),
+            tuple(sorted(self.ahead(mark) for mark in self.marks if mark.key == key)),
         )
+
+    def ahead(self, mark: Mark) -> int:
+        """How many of the events that there were when a mark was made have not ended."""
+        return mark.events - sum(key == mark.key and event < mark.events for key, event in self.ended)
 
 
 @dataclass(frozen=True)
@@ -122,6 +145,9 @@ class Scope:
     max_lane: int | None = None
     endings: bool = True
     policies: bool = False
+    marks: int = 0
+    cancels: bool = False
+    """With one key only: an event is found by what it is, and each key has its own event 0."""
     make: type[Core] = Dispatch
 
 
@@ -134,7 +160,7 @@ def explore(scope: Scope) -> tuple[int, int]:
     core = scope.make(scope.bound, max_lane=scope.max_lane)
     core.start(scope.workers)
     zeros = dict.fromkeys("abc"[: scope.keys], 0)
-    first = World(core, scope.events, [None] * scope.workers, zeros, zeros)
+    first = World(core, scope.events, scope.marks, [None] * scope.workers, zeros, zeros)
     seen = {first.canonical()}
     waiting = deque([first])
     endings = 0
@@ -151,7 +177,7 @@ def explore(scope: Scope) -> tuple[int, int]:
                 check_places(after)
             except (AssertionError, KeyError, IndexError) as error:
                 raise AssertionError(f"{error!r} after {' '.join(after.path)}") from error
-            moved = moved or not name.startswith(("add", "drain", "stop", "hand"))
+            moved = moved or not name.startswith(("add", "drain", "stop", "hand", "mark"))
             if (state := after.canonical()) not in seen:
                 seen.add(state)
                 waiting.append(after)
@@ -162,12 +188,16 @@ def explore(scope: Scope) -> tuple[int, int]:
 
 
 def check_places(world: World) -> None:
-    """What was accepted and has not ended waits in order, or is left; and a retry is looked for in time."""
+    """What was accepted and has not ended waits in order, or is left; retries and marks are looked to in time."""
     core = world.core
     waiting = core.left if core.state is State.ENDED else core.unhandled()
     for key, added in world.added.items():
         found = [event for name, event in waiting if name == key]
-        assert found == list(range(world.next_event[key], added)), f"of {key} wait {found}"
+        events = [event for event in range(world.next_event[key], added) if (key, event) not in world.ended]
+        assert found == events, f"of {key} wait {found}"
+        note = core.noted(key)
+        marks = {mark: world.ahead(mark) for mark in world.marks if mark.key == key}
+        assert ((note.marks if note else None) or {}) == marks, f"the marks of {key} are miscounted"
     for held in core.retrying.values():
         assert core.alarm <= held.due, "a retry comes late"
 
@@ -185,6 +215,7 @@ def check_rest(world: World) -> None:
         assert core.state is State.OPEN, f"the pool never ends after {path}"
         assert not core.lanes, f"events wait, and all workers sleep, after {path}"
         assert core.aside.keys() == core.parked.keys(), f"a key is held for ever after {path}"
+        assert {mark.key for mark in world.marks} <= core.parked.keys(), f"a mark waits for nothing after {path}"
         assert not core.adders or core.waiting >= core.max_backlog, f"an adder waits for ever after {path}"
 
 
@@ -214,6 +245,13 @@ def steps(world: World, scope: Scope) -> Iterator[tuple[str, Callable[[World], N
         for key in world.added:
             for call in (park, resume, skip_head):
                 yield f"hand-{call.__name__}-{key}", partial(by_hand, call=call, key=key)
+    for key, added in world.added.items():
+        if world.to_mark and Mark(key, added) not in world.marks:
+            yield f"mark-{key}", partial(mark, key=key)
+    if scope.cancels and core.serving:
+        for key, event in core.unhandled():
+            if (held := core.retrying.get(key) or core.parked.get(key)) is None or held.event != event:
+                yield f"hand-cancel-{key}-{event}", partial(by_hand, call=partial(cancel, event=event), key=key)
     if scope.endings and core.state is State.OPEN:
         yield "drain", lambda after: close(after, after.core.drain())
     if scope.endings and core.state in (State.OPEN, State.DRAINING):
@@ -235,8 +273,12 @@ def follow_up(world: World) -> None:
     core = world.core
     if core.admitted or (core.adders and core.has_room()):
         world.wakeups += core.admit()
-        for adder in core.admitted:
-            world.added[str(adder)[-1]] += 1
+        for gate in core.admitted:
+            if isinstance(gate, Mark):
+                assert world.ahead(gate) == 0, f"the mark of {gate.key} is told early"
+                world.marks.remove(gate)
+            else:
+                world.added[str(gate)[-1]] += 1
         core.admitted.clear()
     world.wakeups += core.wake()
 
@@ -251,12 +293,19 @@ def chosen(world: World, worker: int, item: tuple[str, int] | None) -> None:
         world.looking.add(worker)
     else:
         key, event = item
+        skip_cancelled(world, key)
         assert event == world.next_event[key], f"event {event} of {key} starts in place of {world.next_event[key]}"
         assert not any(held and held[0] == key for held in world.holding), f"{key} is claimed twice"
         assert key not in world.parked, f"{key} is parked, and starts"
         world.next_event[key] += 1
         world.holding[worker] = item
     follow_up(world)
+
+
+def skip_cancelled(world: World, key: str) -> None:
+    """Pass over what will not start any more."""
+    while (key, world.next_event[key]) in world.ended:
+        world.next_event[key] += 1
 
 
 def let_go(world: World, worker: int) -> tuple[str, int]:
@@ -293,14 +342,14 @@ def decide(world: World, worker: int, decision: Any) -> None:
     if core.serving and isinstance(decision, Skip):
         world.ended.append(item)
     else:
-        world.next_event[item[0]] -= 1
+        world.next_event[item[0]] = item[1]
     world.looking.add(worker)
     follow_up(world)
 
 
 def fail(world: World, worker: int) -> None:
     item = let_go(world, worker)
-    world.next_event[item[0]] -= 1
+    world.next_event[item[0]] = item[1]
     close(world, world.core.fail(worker, item, ValueError()))
     leave(world, worker)
 
@@ -328,10 +377,26 @@ def resume(world: World, key: str) -> None:
 
 def skip_head(world: World, key: str) -> None:
     if dead := world.core.skip_head(key, 0.0):
+        skip_cancelled(world, key)
         assert dead.event == world.next_event[key], "another event than the head is skipped"
         world.next_event[key] += 1
         world.ended.append((key, dead.event))
         world.parked.discard(key)
+
+
+def cancel(world: World, key: str, event: int) -> None:
+    assert world.core.cancel(key, event), "an event that waits is not found"
+    world.core.rubbish.clear()
+    world.ended.append((key, event))
+
+
+def mark(world: World, key: str) -> None:
+    gate = Mark(key, world.added[key])
+    waits = world.ahead(gate) > 0 and world.core.state is not State.ENDED
+    assert world.core.mark(key, gate) == waits, "a mark is made for nothing, or is not made"
+    if waits:
+        world.to_mark -= 1
+        world.marks.add(gate)
 
 
 def close(world: World, adders: list[object]) -> None:
@@ -343,6 +408,7 @@ def close(world: World, adders: list[object]) -> None:
 def leave(world: World, worker: int) -> None:
     if world.core.leave(worker):
         world.core.end()
+        world.marks.clear()
     world.gone.add(worker)
     world.wakeups += 1
 
@@ -358,10 +424,13 @@ def leave(world: World, worker: int) -> None:
         Scope(keys=2, events=3, workers=2, policies=True),
         Scope(keys=2, events=3, workers=2, policies=True, bound=1),
         Scope(keys=2, events=4, workers=1, policies=True, bound=2, max_lane=1),
+        Scope(keys=2, events=3, workers=1, policies=True, marks=1),
+        Scope(keys=1, events=4, workers=2, policies=True, max_lane=1, marks=2, cancels=True),
     ],
     ids=lambda scope: (
         f"{scope.keys} keys, {scope.events} events, {scope.workers} workers, bound {scope.bound}"
         f"{', policies' * scope.policies}{f', max_lane {scope.max_lane}' if scope.max_lane else ''}"
+        f"{f', {scope.marks} marks' if scope.marks else ''}{', cancels' * scope.cancels}"
     ),
 )
 def test_every_state_keeps_the_invariants_and_every_path_ends_well(scope: Scope) -> None:
@@ -494,6 +563,34 @@ class SkippedTwice(Core):
         return dead
 
 
+class MarkForgottenWhereItsKeyIsHeld(Core):
+    def _hold(self, worker: int, where: dict[str, Held[str, int]], held: Held[str, int]) -> None:
+        held.note.marks = None
+        super()._hold(worker, where, held)
+
+
+class MarkCountsARetry(Core):
+    def fail_once(self, key: str, error: str, now: float) -> None:
+        super().fail_once(key, error, now)
+        note = self.notes[key]
+        note.marks = note.marks_without(0)
+
+
+class MarkToldBeforeTheLast(Core):
+    def _act_on(self, key: str, note: Note[int], place: int = 0) -> None:
+        if note.marks:
+            note.marks = {gate: ahead - (ahead == 1) for gate, ahead in note.marks.items()}
+        super()._act_on(key, note, place)
+
+
+class MarkNotToldByASkip(Core):
+    def skip_head(self, key: str, now: float) -> Any:
+        told = self.admitted.copy()
+        dead = super().skip_head(key, now)
+        self.admitted = told
+        return dead
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -514,12 +611,16 @@ class SkippedTwice(Core):
         DrainWaitsForParked,
         DrainForgetsRetries,
         SkippedTwice,
+        MarkForgottenWhereItsKeyIsHeld,
+        MarkCountsARetry,
+        MarkToldBeforeTheLast,
+        MarkNotToldByASkip,
     ],
 )
 def test_a_planted_bug_is_found(make: type[Core]) -> None:
     """The smallest scope that has them all, but for one that needs a second key and a second worker."""
-    scope = Scope(keys=1, events=3, workers=1, bound=1, policies=True, make=make)
+    scope = Scope(keys=1, events=3, workers=1, bound=1, policies=True, marks=1, make=make)
     if make is VoidTimerReleases:
-        scope = replace(scope, keys=2, events=2, workers=2)
+        scope = replace(scope, keys=2, events=2, workers=2, marks=0)
     with pytest.raises(AssertionError, match=r"after .*add"):
         explore(scope)

@@ -412,8 +412,8 @@ class TestDead:
         class Once(HeldLanes[Any, Any]):
             cuts = 1
 
-            def heed(self, key: Any) -> None:
-                super().heed(key)
+            def _act_on(self, key: Any, note: Note[Any], place: int = 0) -> None:
+                super()._act_on(key, note, place)
                 Once.cuts -= 1
                 if not Once.cuts:
                     raise KeyboardInterrupt

@@ -45,7 +45,10 @@ class DispatchMachine(RuleBasedStateMachine):
         self.to_park: set[str] = set()
         self.failures: dict[str, int] = dict.fromkeys("abcd", 0)  # Of the first event of each key.
         self.dead: list[tuple[str, int]] = []
-        self.counts = {"handled": 0, "dead": 0, "replayed": 0}
+        self.counts = {"handled": 0, "dead": 0, "replayed": 0, "cancelled": 0}
+        self.marked = 0
+        self.marks: dict[str, tuple[str, set[int]]] = {}  # The key of each mark, and what it still waits for.
+        self.reached: set[str] = set()  # Marks that are to be told by the end of the step.
         self.failed = False
         self.closed = False
         self.drained = False
@@ -69,18 +72,31 @@ class DispatchMachine(RuleBasedStateMachine):
     def accept(self, key: str, event: int) -> None:
         self.lanes.setdefault(key, []).append(event)
 
+    def over(self, key: str, event: int) -> None:
+        """An event has ended for good: a mark is reached with the last of those that were there when it was made."""
+        for gate, (marked, events) in [*self.marks.items()]:
+            if marked == key:
+                events.discard(event)
+            if not events:
+                self.reached.add(gate)
+                del self.marks[gate]
+
     def put_back(self, key: str, event: int) -> None:
         self.lanes.setdefault(key, []).insert(0, event)
 
     def move_up(self, key: str) -> None:
         """The first event of a key has ended: what is known of it is over, and its line may come in."""
         self.failures[key] = 0
+        self.let_in(key)
+
+    def let_in(self, key: str) -> None:
         while self.lines[key] and not self.closed and not self.is_lane_full(key):
             self.accept(key, self.lines[key].pop(0))
 
     def bury(self, key: str, event: int) -> None:
         self.dead = [*self.dead, (key, event)][-MAX_DEAD:]
         self.counts["dead"] += 1
+        self.over(key, event)
         self.move_up(key)
 
     def idle_workers(self) -> list[int]:
@@ -88,13 +104,17 @@ class DispatchMachine(RuleBasedStateMachine):
 
     def follow_up(self) -> None:
         """What the driver does after each step, and the model after it."""
-        if self.core.admitted or (self.core.adders and self.core.has_room()):
+        told = {gate for gate in self.core.admitted if isinstance(gate, str)}
+        assert told == self.reached, "a mark is told too early, or too late"
+        self.reached.clear()
+        tells = bool(self.core.admitted)
+        if tells or (self.core.adders and self.core.has_room()):
             self.core.admit()
             self.core.admitted.clear()
         self.core.wake()
         if self.bound is None or self.closed:
             return
-        if self.adders and (self.waiting() <= (self.bound + 1) // 2 or self.idle_workers()):
+        if self.adders and (tells or self.waiting() <= (self.bound + 1) // 2 or self.idle_workers()):
             while self.adders and self.waiting() < self.bound:
                 key, event = self.adders.pop(0)
                 if self.is_lane_full(key):
@@ -196,6 +216,40 @@ class DispatchMachine(RuleBasedStateMachine):
         assert refused
         self.follow_up()
 
+    @precondition(lambda self: self.core.serving)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        held = self.parked | self.retrying.keys()
+        places = [(key, event) for key, events in self.lanes.items() for event in events[key in held :]]
+        if not places:
+            return
+        key, event = data.draw(st.sampled_from(places))
+        was_head = key not in self.busy() | held and event == self.lanes[key][0]
+        assert self.core.cancel(key, event) is True
+        self.core.rubbish.clear()
+        self.lanes[key].remove(event)
+        self.counts["cancelled"] += 1
+        self.over(key, event)
+        self.move_up(key) if was_head else self.let_in(key)
+        self.follow_up()
+
+    @rule(key=KEYS)
+    def mark(self, key: str) -> None:
+        self.marked += 1
+        gate = f"mark {self.marked}"
+        events = {*self.lanes.get(key, []), *(event for name, event in self.held.values() if name == key)}
+        assert self.core.mark(key, gate) == bool(events)
+        if events:
+            self.marks[gate] = (key, events)
+
+    @precondition(lambda self: self.marks)
+    @rule(data=st.data())
+    def unmark(self, data: st.DataObject) -> None:
+        gate = data.draw(st.sampled_from(sorted(self.marks)))
+        key, _ = self.marks.pop(gate)
+        assert self.core.unmark(key, gate) is True
+        assert self.core.unmark(key, gate) is False
+
     # What workers do, and time.
 
     @precondition(lambda self: self.idle_workers())
@@ -208,8 +262,9 @@ class DispatchMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def next(self, data: st.DataObject) -> None:
         worker = data.draw(st.sampled_from(sorted(self.held)))
-        key, _ = self.held.pop(worker)
+        key, event = self.held.pop(worker)
         self.counts["handled"] += 1
+        self.over(key, event)
         item = self.core.next(worker, key)
         self.core.heed(key)
         self.check_choice(worker, item, ended=key)
@@ -314,7 +369,7 @@ class DispatchMachine(RuleBasedStateMachine):
             assert sorted(self.core.left, key=lambda item: item[0]) == [
                 (key, event) for key, events in sorted(self.lanes.items()) for event in events
             ]
-            for place in (self.lanes, self.retrying, self.parked, self.to_park):
+            for place in (self.lanes, self.retrying, self.parked, self.to_park, self.marks):
                 place.clear()
             self.failures = dict.fromkeys(self.failures, 0)
 
@@ -326,7 +381,8 @@ class DispatchMachine(RuleBasedStateMachine):
         assert (stats.waiting, stats.in_flight, stats.keys) == (self.waiting(), len(self.held), len(active))
         assert (stats.retrying, stats.parked) == (len(self.retrying), len(self.parked))
         assert {name: getattr(stats, name) for name in self.counts} == self.counts
-        assert stats.added == stats.handled + stats.dead + stats.returned + stats.in_flight + stats.waiting
+        ended = stats.handled + stats.dead + stats.returned + stats.cancelled
+        assert stats.added == ended + stats.in_flight + stats.waiting
         assert stats.waiting == stats.queued + stats.retrying + stats.parked
         assert [(dead.key, dead.event) for dead in self.core.buried] == self.dead
         assert (self.core.failure is not None) == self.failed
@@ -336,6 +392,9 @@ class DispatchMachine(RuleBasedStateMachine):
             self.check_key(key, active)
 
     def check_key(self, key: str, active: set[str]) -> None:
+        note = self.core.noted(key)
+        marks = {gate: len(events) for gate, (marked, events) in self.marks.items() if marked == key}
+        assert ((note.marks if note else None) or {}) == marks
         known = self.core.explain(key)
         assert known.waiting == len(self.lanes.get(key, []))
         assert known.attempt == self.failures[key] + 1

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from support import PATIENCE, Gate, adds_up, eventually, in_thread, wait
+from support import PATIENCE, Ear, Gate, adds_up, eventually, in_thread, wait
 from workpool import KeyedExecutor, futures
 
 
@@ -49,6 +49,20 @@ def test_it_goes_at_once(executor: KeyedExecutor, gate: Gate, key: str) -> None:
         assert (stats.waiting, stats.cancelled, stats.in_flight) == (0, number + 1, 1)
         assert adds_up(stats)
     assert (stats.keys, list(executor._pool._core.lanes)) == (1, ["busy"])
+
+
+def test_a_mark_does_not_wait_for_it(executor: KeyedExecutor, gate: Gate) -> None:
+    """Nor for what is cancelled behind it."""
+    pool, ear, later = executor._pool, Ear(), Ear()
+    futures = [executor.submit("free", int) for _ in range(2)]
+    assert pool._mark("free", ear)
+    futures.append(executor.submit("free", int))
+    assert pool._mark("free", later)
+    for number, heard in ((2, 0), (0, 0), (1, 1)):
+        assert futures[number].cancel()
+        assert len(ear.heard) == heard
+    assert len(later.heard) == 1
+    assert pool._core.notes == {}
 
 
 @pytest.mark.parametrize("ending", [None, "drain", "stop"])

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from on_loop import Gate, begin, on_loop, run, turns, until, workers
+from support import Ear
 from tracer import Cut, Tracer
-from workpool import HandlerError, PoolClosed, Retry
+from workpool import Delivery, HandlerError, PoolClosed, Retry, RetryAfter, SkipEvent
 from workpool.asyncio import EventWorkerPool
 from workpool.testing import FakeClock
 from workpool.twin import COMPILED
@@ -165,6 +166,47 @@ def test_a_worker_that_is_cut_at_any_line_of_its_step_loses_nothing(retries: boo
         return tracer
 
     run(lambda: each_line(attempt, 30), quiet=True)
+
+
+@pytest.mark.parametrize("verdict", [None, RetryAfter(0), SkipEvent()], ids=repr)
+def test_a_worker_that_is_cut_at_any_line_loses_no_mark_and_tells_none_early(verdict: Exception | None) -> None:
+    """It waits for two events, of which the first fails once. Where the pool fails first, its audience is told."""
+
+    async def attempt(at: int) -> Tracer:
+        started: list[int] = []
+        tracer = Tracer(at, is_worker)
+        ear, audience = Ear(lambda: pool._core.handled + pool._core.dead), Ear()
+
+        async def handle(event: int, delivery: Delivery) -> None:
+            started.append(event)
+            tracer.armed = event < 2 and not tracer.where
+            if event == 0 and delivery.attempt == 1 and verdict:
+                raise verdict
+
+        pool: EventWorkerPool[str, int] = EventWorkerPool(handle, workers=1, clock=FakeClock())
+        for event in range(2):
+            pool.add_nowait("a", event)
+        assert pool._mark("a", ear)
+        pool.add_nowait("a", 2)
+        pool._core.audience.append(audience)
+        before = sys.gettrace()
+        sys.settrace(tracer)
+        try:
+            pool.start()
+            await until(lambda: 2 in started or "ended" in repr(pool))
+        finally:
+            tracer.armed = False
+            sys.settrace(before)
+        with suppress(HandlerError):
+            await pool.drain()
+        assert all(ended >= 2 for ended in ear.heard), tracer.where
+        assert ear.heard or 2 not in started, tracer.where
+        assert audience.heard, tracer.where
+        assert pool._core.notes == {}, tracer.where
+        assert tracer.where or len(ear.heard) == 1
+        return tracer
+
+    run(lambda: each_line(attempt, 20), quiet=True)
 
 
 def test_a_worker_that_is_cut_while_it_lets_adders_in_loses_nothing() -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from support import (
     PATIENCE,
+    Ear,
     Gate,
     adds_up,
     begin,
@@ -191,6 +192,95 @@ def test_a_worker_that_is_cut_while_it_lets_adders_in_loses_nothing() -> None:
         assert len(handled) == stats.handled, tracer.where
         assert len(set(handled) | {event for _, event in pool.left}) == stats.added, tracer.where
         if not tracer.where:
+            return
+    raise AssertionError("there is no end of lines")
+
+
+@pytest.mark.parametrize("verdict", [None, SkipEvent(), RetryAfter(5), ParkKey()], ids=repr)
+def test_a_worker_that_is_cut_at_any_line_loses_no_mark_and_tells_none_early(verdict: Exception | None) -> None:
+    """It waits for three events, one of which fails once. Where the pool fails first, its audience is told."""
+    for at in range(1, 1000):
+        started: list[int] = []
+        tracer = Tracer(at)
+        gate = Gate()
+        ear, audience = Ear(lambda: pool._core.handled + pool._core.dead), Ear()  # noqa: B023
+
+        def handle(event: int, delivery: Delivery) -> None:
+            started.append(event)  # noqa: B023
+            if event == 0:
+                gate(event)  # noqa: B023
+            tracer.armed = event < 3 and not tracer.where  # noqa: B023
+            if event == 1 and delivery.attempt == 1 and verdict:
+                raise verdict
+
+        pool: EventWorkerPool[str, int] = EventWorkerPool(handle, workers=1, clock=FakeClock())
+        for event in range(3):
+            pool.add("a", event)
+        start_traced(pool, tracer)
+        gate.wait_inside()
+        pool._mark("a", ear)
+        pool._step(pool._core.audience.append, audience)
+        pool.add("a", 3)
+        gate.open.set()
+        eventually(lambda: bool(tracer.where) or 3 in started or pool.stats().in_flight == 0)  # noqa: B023
+        with suppress(HandlerError, ValueError):
+            pool.resume("a")
+        with suppress(HandlerError):
+            pool.drain(PATIENCE)
+        assert all(ended >= 3 for ended in ear.heard), tracer.where
+        assert ear.heard or 3 not in started, tracer.where
+        assert audience.heard, tracer.where
+        assert pool._core.notes == {}, tracer.where
+        if not tracer.where:
+            assert len(ear.heard) == 1
+            assert at > 20, "the tracer has seen no lines"
+            return
+    raise AssertionError("there is no end of lines")
+
+
+MARK_CALLS: dict[str, Callable[[EventWorkerPool[Any, Any], Any], object]] = {
+    "mark": lambda pool, ear: pool._mark("a", ear),
+    "unmark": lambda pool, ear: pool._step(pool._core.unmark, "a", ear),
+    "resume": lambda pool, _: pool.resume("a"),
+    "skip_head": lambda pool, _: pool.skip_head("a"),
+    "cancel": lambda pool, _: pool._by_hand(pool._core.cancel, "a", "a1"),
+}
+
+
+@pytest.mark.parametrize("call", MARK_CALLS)
+def test_a_call_by_hand_that_is_cut_at_any_line_loses_no_mark_and_tells_none_early(call: str) -> None:
+    """The mark waits for two events of a parked key, one of which may be skipped or cancelled."""
+    for at in range(1, 1000):
+        handled: list[str] = []
+
+        def handle(event: str, delivery: Delivery) -> None:
+            if event == "a0" and delivery.attempt == 1:
+                raise ParkKey
+            handled.append(event)  # noqa: B023
+
+        pool: EventWorkerPool[str, str] = EventWorkerPool(handle, workers=1).start()
+        ear = Ear(lambda: pool._core.handled + pool._core.dead + pool._core.cancelled)  # noqa: B023
+        pool.add("a", "a0")
+        eventually(lambda: pool.stats().parked == 1)  # noqa: B023
+        pool.add("a", "a1")
+        if call != "mark":
+            assert pool._mark("a", ear)
+        was_cut, where = cut_calls(partial(MARK_CALLS[call], pool, ear), at)
+        pool._step(pool._core.check_invariants)
+        note = pool._step(pool._core.noted, "a")
+        is_made = call not in ("mark", "unmark") or bool(note and note.marks)
+        assert was_cut or is_made == (call != "unmark"), where
+        pool.add("a", "a2")
+        with suppress(ValueError):
+            pool.resume("a")
+        pool.drain(PATIENCE)
+        assert bool(ear.heard) == is_made, where
+        assert all(ended >= 2 for ended in ear.heard), where
+        assert pool._core.notes == {}, where
+        assert adds_up(pool.stats()), where
+        if not was_cut:
+            assert at > 5
+            assert len(ear.heard) == is_made
             return
     raise AssertionError("there is no end of lines")
 

@@ -203,7 +203,7 @@ def test_dispatch(seed: int, pure: dict[str, ModuleType]) -> None:
                 )
             case "hand":
                 Key.broken = ""
-                match dice.randrange(7):
+                match dice.randrange(9):
                     case 0:
                         pair.call("park", key, now)
                     case 1:
@@ -217,6 +217,10 @@ def test_dispatch(seed: int, pure: dict[str, ModuleType]) -> None:
                         pair.call("cancel", key, dice.randrange(event))
                     case 5:
                         pair.call("explain", key)
+                    case 6:
+                        pair.call("mark", key, f"mark {event}")
+                    case 7 if event:
+                        pair.call("unmark", key, f"mark {dice.randrange(event)}")
                     case _:
                         pair.call("stats")
             case "time":
