@@ -7,7 +7,8 @@
     ├── StopTimeout       the world's: a handler did not return in time (a TimeoutError too)
     ├── HandlerError      the handler's: it raised, and the pool stopped for it
     ├── HandlerCancelled  the handler's: it raised a CancelledError that nobody had asked for
-    └── SourceError       the world's: a source cannot be read on
+    ├── SourceError       the world's: a source cannot be read on
+    └── KubernetesError   of a watch: its own tree is in workpool.sources.kubernetes.errors
 
 The built-in ones keep their meaning: TypeError and ValueError for an argument that is wrong, TimeoutError for
 a wait that was given up, RuntimeError for a call where none is possible (inside the pool, in a forked child, twice).
