@@ -28,20 +28,31 @@ class Answered:
     def __init__(self, response: HTTPResponse) -> None:
         self.code = response.status
         self.headers = response.headers
-        self.text = response.read().decode()
+        self.body = response.read()
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
 
     @property
     def json(self) -> Any:
-        return json.loads(self.text)
+        return json.loads(self.body)
 
 
 def ask(
-    server: ApiServer, path: str = PODS, method: str = "GET", body: Any = None, token: str = "", **query: object
+    server: ApiServer,
+    path: str = PODS,
+    method: str = "GET",
+    body: Any = None,
+    token: str = "",
+    encoding: str = "",
+    **query: object,
 ) -> Answered:
     """One request on a connection of its own."""
     connection = HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
     try:
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        given = {"Authorization": token and f"Bearer {token}", "Accept-Encoding": encoding}
+        headers = {name: value for name, value in given.items() if value}
         connection.request(method, _target(path, query), body and json.dumps(body), headers)
         return Answered(connection.getresponse())
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 
 import pytest
@@ -156,6 +157,36 @@ def test_kinds_are_found_by_discovery(kubernetes_api: ApiServer) -> None:
     assert [each["kind"] for each in custom["resources"]] == ["Widget"]
     assert ask(kubernetes_api, "/version").json["major"] == "1"
     assert {request.verb for request in kubernetes_api.requests} == {"discover"}
+
+
+def test_short_names_are_found_by_discovery(kubernetes_api: ApiServer) -> None:
+    kubernetes_api.add_resource("example.com/v1/widgets", "Widget", short_names=["wd", "wds"])
+    found = {each["name"]: each for each in ask(kubernetes_api, "/api/v1").json["resources"]}
+    assert (found["pods"]["shortNames"], found["pods"]["singularName"]) == (["po"], "pod")
+    assert "shortNames" not in found["secrets"]
+    assert ask(kubernetes_api, "/apis/example.com/v1").json["resources"][0]["shortNames"] == ["wd", "wds"]
+
+
+def test_the_version_of_a_group_that_is_preferred_is_the_most_stable_and_then_the_newest(
+    kubernetes_api: ApiServer,
+) -> None:
+    ordered = ["v11", "v2", "v1", "v10beta3", "v3beta2", "v3beta1", "v12alpha1", "v1alpha2", "foo1", "foo10"]
+    for version in sorted(ordered, key=lambda version: version[::-1]):
+        kubernetes_api.add_resource(f"example.com/{version}/widgets", "Widget")
+    group = ask(kubernetes_api, "/apis/example.com").json
+    assert [each["version"] for each in group["versions"]] == ordered
+    assert group["preferredVersion"] == {"groupVersion": "example.com/v11", "version": "v11"}
+
+
+def test_a_long_list_is_compressed_for_who_says_that_it_may_be(kubernetes_api: ApiServer) -> None:
+    kubernetes_api.create("v1/pods", pod("short"))
+    assert "Content-Encoding" not in ask(kubernetes_api, encoding="gzip").headers
+    kubernetes_api.create("v1/pods", pod("long", spec={"note": "x" * 200_000}))
+    plain, packed = ask(kubernetes_api), ask(kubernetes_api, encoding="deflate, gzip")
+    assert (packed.headers["Content-Encoding"], packed.headers["Vary"]) == ("gzip", "Accept-Encoding")
+    assert int(packed.headers["Content-Length"]) < 10_000
+    assert "Content-Encoding" not in plain.headers
+    assert json.loads(gzip.decompress(packed.body)) == plain.json
 
 
 @pytest.mark.parametrize(

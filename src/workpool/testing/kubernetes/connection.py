@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import selectors
 import socket
@@ -33,6 +34,8 @@ from workpool.testing.kubernetes.status import ApiError
 __all__ = ["Bell", "Connection"]
 
 _MAX_LINE: Final = 65536
+_MIN_COMPRESSED: Final = 128 * 1024
+"""As of a real server. A watch is never compressed."""
 _LAST_CHUNK: Final = b"0\r\n\r\n"
 _RESET: Final = struct.pack("ii", 1, 0)
 """For SO_LINGER: closing throws away what is not sent, and resets."""
@@ -140,7 +143,11 @@ class Connection:
                 return self._stream(found, fault)
             finally:
                 self._backend.close(found)
-        return self._respond(*found, truncated=isinstance(fault, Truncate))
+        return self._respond(
+            *found,
+            truncated=isinstance(fault, Truncate),
+            compressible="gzip" in request.headers.get("accept-encoding", ""),
+        )
 
     def _respond(
         self,
@@ -149,10 +156,14 @@ class Connection:
         retry_after: int | None = None,
         *,
         truncated: bool = False,
+        compressible: bool = False,
     ) -> bool:
         kind = "text/plain; charset=utf-8" if isinstance(body, str) else "application/json"
         content = body.encode() if isinstance(body, str) else _encode(body)
         more = f"Retry-After: {retry_after}\r\n" if retry_after is not None else ""
+        if compressible and len(content) > _MIN_COMPRESSED:
+            content = gzip.compress(content, 1)
+            more += "Content-Encoding: gzip\r\nVary: Accept-Encoding\r\n"
         self._socket.sendall(_head(code, f"Content-Type: {kind}\r\nContent-Length: {len(content)}\r\n{more}"))
         self._socket.sendall(content[: len(content) // 2] if truncated else content)
         return not truncated

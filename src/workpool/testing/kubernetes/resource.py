@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -23,15 +24,17 @@ class Resource:
     plural: str
     kind: str
     namespaced: bool = True
+    short_names: tuple[str, ...] = ()
+    """Such as "po" for pods."""
 
     @classmethod
-    def of(cls, name: str, kind: str, *, namespaced: bool = True) -> Resource:
+    def of(cls, name: str, kind: str, *, namespaced: bool = True, short_names: Iterable[str] = ()) -> Resource:
         """By its name as `group/version/plural`, or `version/plural` for the core group."""
         match name.split("/"):
             case [group, version, plural] if group and version and plural:
-                return cls(group, version, plural, kind, namespaced)
+                return cls(group, version, plural, kind, namespaced, (*short_names,))
             case [version, plural] if version and plural:
-                return cls("", version, plural, kind, namespaced)
+                return cls("", version, plural, kind, namespaced, (*short_names,))
         raise ValueError(f"{name!r} is no resource: write group/version/plural, as apps/v1/deployments or v1/pods")
 
     @property
@@ -51,23 +54,28 @@ class Resource:
 
 
 def _built_in(api_version: str, kinds: str, *, namespaced: bool = True) -> list[Resource]:
-    pairs = (pair.split(":") for pair in kinds.split())
-    return [Resource.of(f"{api_version}/{plural}", kind, namespaced=namespaced) for plural, kind in pairs]
+    names = (each.split(":") for each in kinds.split())
+    return [
+        Resource.of(f"{api_version}/{plural}", kind, namespaced=namespaced, short_names=short_names)
+        for plural, kind, *short_names in names
+    ]
 
 
 BUILT_IN: Final[tuple[Resource, ...]] = (
     *_built_in(
         "v1",
-        "pods:Pod configmaps:ConfigMap secrets:Secret services:Service endpoints:Endpoints events:Event "
-        "serviceaccounts:ServiceAccount persistentvolumeclaims:PersistentVolumeClaim limitranges:LimitRange "
-        "replicationcontrollers:ReplicationController resourcequotas:ResourceQuota podtemplates:PodTemplate",
+        "pods:Pod:po configmaps:ConfigMap:cm secrets:Secret services:Service:svc endpoints:Endpoints:ep "
+        "events:Event:ev serviceaccounts:ServiceAccount:sa persistentvolumeclaims:PersistentVolumeClaim:pvc "
+        "limitranges:LimitRange:limits replicationcontrollers:ReplicationController:rc "
+        "resourcequotas:ResourceQuota:quota podtemplates:PodTemplate",
     ),
-    *_built_in("v1", "namespaces:Namespace nodes:Node persistentvolumes:PersistentVolume", namespaced=False),
+    *_built_in("v1", "namespaces:Namespace:ns nodes:Node:no persistentvolumes:PersistentVolume:pv", namespaced=False),
     *_built_in(
-        "apps/v1", "deployments:Deployment replicasets:ReplicaSet statefulsets:StatefulSet daemonsets:DaemonSet"
+        "apps/v1",
+        "deployments:Deployment:deploy replicasets:ReplicaSet:rs statefulsets:StatefulSet:sts daemonsets:DaemonSet:ds",
     ),
-    *_built_in("batch/v1", "jobs:Job cronjobs:CronJob"),
-    *_built_in("networking.k8s.io/v1", "ingresses:Ingress networkpolicies:NetworkPolicy"),
+    *_built_in("batch/v1", "jobs:Job cronjobs:CronJob:cj"),
+    *_built_in("networking.k8s.io/v1", "ingresses:Ingress:ing networkpolicies:NetworkPolicy:netpol"),
     *_built_in("coordination.k8s.io/v1", "leases:Lease"),
     *_built_in("discovery.k8s.io/v1", "endpointslices:EndpointSlice"),
     *_built_in("rbac.authorization.k8s.io/v1", "roles:Role rolebindings:RoleBinding"),
@@ -76,8 +84,10 @@ BUILT_IN: Final[tuple[Resource, ...]] = (
         "clusterroles:ClusterRole clusterrolebindings:ClusterRoleBinding",
         namespaced=False,
     ),
-    *_built_in("storage.k8s.io/v1", "storageclasses:StorageClass", namespaced=False),
-    *_built_in("apiextensions.k8s.io/v1", "customresourcedefinitions:CustomResourceDefinition", namespaced=False),
+    *_built_in("storage.k8s.io/v1", "storageclasses:StorageClass:sc", namespaced=False),
+    *_built_in(
+        "apiextensions.k8s.io/v1", "customresourcedefinitions:CustomResourceDefinition:crd:crds", namespaced=False
+    ),
 )
 """What a server has from the start: the commonest of a real one's."""
 
@@ -139,8 +149,21 @@ def discovery(path: str, resources: Iterable[Resource]) -> Mapping[str, Any]:
 
 
 def _group(name: str, versions: Iterable[str]) -> dict[str, Any]:
-    listed = [{"groupVersion": f"{name}/{version}", "version": version} for version in versions]
+    ordered = sorted(versions, key=_order)
+    listed = [{"groupVersion": f"{name}/{version}", "version": version} for version in ordered]
     return {"name": name, "versions": listed, "preferredVersion": listed[0]}
+
+
+def _order(version: str) -> tuple[int, list[int], str]:
+    """The preferred version comes first: v2, v1, v1beta1, v1alpha1, and what is no such version by its name.
+
+    Source: CompareKubeAwareVersionStrings in k8s.io/apimachinery/pkg/version.
+    """
+    match = re.fullmatch(r"v(\d+)(?:(alpha|beta)(\d+))?", version)
+    if match is None:
+        return 3, [], version
+    major, stage, minor = match.groups("")
+    return ("", "beta", "alpha").index(stage), [-int(major), -int(minor or 0)], version
 
 
 def _resource_list(resources: list[Resource]) -> dict[str, Any]:
@@ -149,6 +172,7 @@ def _resource_list(resources: list[Resource]) -> dict[str, Any]:
         {
             "name": resource.plural, "singularName": resource.kind.lower(), "namespaced": resource.namespaced,
             "kind": resource.kind, "verbs": _VERBS,
+            **({"shortNames": [*resource.short_names]} if resource.short_names else {}),
         }
         for resource in sorted(resources, key=lambda resource: resource.plural)
     ]  # fmt: skip

@@ -6,7 +6,7 @@ import copy
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -143,9 +143,11 @@ class ApiServer:
         with self._backend.changed:
             return str(self._backend.store.version)
 
-    def add_resource(self, resource: str, kind: str, *, namespaced: bool = True) -> None:
+    def add_resource(
+        self, resource: str, kind: str, *, namespaced: bool = True, short_names: Iterable[str] = ()
+    ) -> None:
         """Serve a custom resource, such as `example.com/v1/widgets`. The commonest built-in ones are there."""
-        made = Resource.of(resource, kind, namespaced=namespaced)
+        made = Resource.of(resource, kind, namespaced=namespaced, short_names=short_names)
         with self._backend.changed:
             self._backend.resources[made.name] = made
 
