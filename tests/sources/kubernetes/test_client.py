@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 import socket
@@ -60,6 +61,21 @@ def test_a_list_says_who_asks_and_what(client: Client, kubernetes_api: ApiServer
     assert asked.headers["accept-encoding"] == "gzip"
     assert asked.headers["user-agent"].startswith("workpool/")
     assert "authorization" not in asked.headers
+
+
+def test_a_long_list_comes_compressed(client: Client, kubernetes_api: ApiServer) -> None:
+    kubernetes_api.create("v1/pods", {"metadata": {"name": "a", "annotations": {"much": "é" * 200_000}}})
+    page = client.list(PODS, {}, PATIENCE)
+    assert isinstance(page, Page)
+    assert page.body["items"][0]["metadata"]["annotations"]["much"] == "é" * 200_000
+
+
+@pytest.mark.parametrize("body", [b"no gzip", gzip.compress(b"[1, 2]", mtime=0)[:-12]])
+def test_a_list_that_cannot_be_unpacked(keep: Keep, body: bytes) -> None:
+    with Listener(answer(f"{OK}\nContent-Encoding: gzip\nContent-Length: {len(body)}", body)) as server:
+        failure = keep(of(server.port)).list(PODS, {}, PATIENCE)
+    assert isinstance(failure, Failure)
+    assert failure.error
 
 
 def test_the_address_may_have_a_path(kubernetes_api: ApiServer, keep: Keep) -> None:
@@ -138,8 +154,10 @@ def test_a_redirect_is_not_followed(keep: Keep) -> None:
     ("text", "seconds"),
     [
         ("2", 2.0), ("0", 0.0), ("", None), ("soon", None), ("-1", None), ("inf", None), ("1e3", None),
+        ("9" * 400, None),
         ("Wed, 01 Jan 2025 00:00:05 GMT", 5.0), ("Tue, 31 Dec 2024 23:00:00 GMT", 0.0),
         ("Wed, 01 Jan 2025 00:00:05 -0000", 5.0), ("Wed, 99 Jan 2025 00:00:05 GMT", None),
+        ("Wed, 01 Jan 2025 00:00:05 +99999999999999", None),
     ],
 )  # fmt: skip
 def test_r13_retry_after_is_a_number_or_a_date(text: str, seconds: float | None) -> None:

@@ -185,6 +185,24 @@ def test_a_stream_that_is_closed_says_no_more(route: Client, kubernetes_api: Api
     kubernetes_api.wait_for_watches(0)
 
 
+def test_a_stream_may_be_closed_by_a_signal_handler_amid_its_read(
+    client: Client, kubernetes_api: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kubernetes_api.create("v1/pods", {"metadata": {"name": "a"}})
+    stream = stream_of(client)
+    read = stream._response.read1
+
+    def interrupted(size: int) -> bytes:
+        stream.close()
+        return read(size)
+
+    monkeypatch.setattr(stream._response, "read1", interrupted)
+    for _ in stream:
+        pass
+    kubernetes_api.wait_for_watches(0)
+    assert stream._response.closed
+
+
 def test_a_stream_that_nobody_reads_on_is_closed(client: Client, kubernetes_api: ApiServer) -> None:
     kubernetes_api.create("v1/pods", {"metadata": {"name": "a"}})
     for _ in stream_of(client):

@@ -96,11 +96,10 @@ def test_a_name_and_a_password(kubernetes_api: ApiServer, keep: Keep, write: Cal
 
 
 def test_a_token_that_no_header_can_carry(kubernetes_api: ApiServer, keep: Keep, write: Callable[..., str]) -> None:
-    for token in ("a\nb", "漢"):
+    for token in ("sec\nret", "secret漢"):
         client = keep(Client.load(write(config(kubernetes_api.url, {"token": token}))))
         failure = client.list(PODS, {}, PATIENCE)
-        assert isinstance(failure, Failure)
-        assert failure.error
+        assert failure == Failure(error="no credentials: the token has a character that no header can carry")
 
 
 # Plug-ins.
@@ -231,6 +230,10 @@ def test_a_certificate_of_another_name(
         client = keep(Client(configuration))
         assert isinstance(client.list(PODS, {}, PATIENCE), Page)
         client.close()
+        setattr(configuration, "assert_hostname", "other.example")  # noqa: B010 -- its type says that it is a bool
+        failure = keep(Client(configuration)).list(PODS, {}, PATIENCE)
+        assert isinstance(failure, Failure)
+        assert failure.error.startswith("certificate not trusted: ")
 
 
 def test_a_server_that_is_not_to_be_verified(secured: str, keep: Keep, write: Callable[..., str]) -> None:
@@ -313,6 +316,19 @@ def test_a_kubeconfig_that_cannot_be_used(write: Callable[..., str], content: An
         Client.load(write(content))
     assert "\n" not in str(caught.value)
     assert caught.value.reason
+
+
+def test_an_error_shows_no_secret(write: Callable[..., str]) -> None:
+    token = ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in (b"{}", b'{"exp":1}', b"xyz"))
+    provider = {
+        "name": "oidc",
+        "config": {"client-secret": "hunter2", "id-token": token, "idp-certificate-authority": "x"},
+    }
+    with pytest.raises(
+        BadKubeconfig, match=r"Expected key idp-issuer-url in .*/\.\.\./user/auth-provider/config"
+    ) as caught:
+        Client.load(write(config("https://127.0.0.1", {"auth-provider": provider})))
+    assert "hunter2" not in str(caught.value)
 
 
 def test_a_kubeconfig_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

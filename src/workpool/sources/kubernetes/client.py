@@ -41,7 +41,7 @@ CONNECT_TIMEOUT: Final = 10.0
 USER_AGENT: Final = f"workpool/{version('workpool')}"
 READ_SIZE: Final = 65_536
 WORLD: Final = (HTTPError, HTTPException, OSError, ValueError)
-"""What urllib3 raises for what the world does. ValueError is for an address or a token that no request can carry."""
+"""What urllib3 raises for what the world does. ValueError is for an address that no request can carry."""
 
 
 class Client:
@@ -68,7 +68,7 @@ class Client:
         self._mutex = threading.RLock()
         """Guards these two. Re-entrant: a signal handler may close."""
         self._load: Callable[[], tuple[Configuration, str]] | None = None
-        self._now: tuple[Configuration, PoolManager]
+        self._present: tuple[Configuration, PoolManager]
         self._use(configuration)
 
     @classmethod
@@ -138,7 +138,7 @@ class Client:
         try:
             if self._load is not None:
                 configuration, self.namespace = self._load()
-                _, pools = self._now
+                _, pools = self._present
                 before = self.server
                 self._use(configuration)
                 _close(pools, before)
@@ -162,7 +162,7 @@ class Client:
         self._sockets.interrupt()
         for stream in streams:
             stream.close()
-        _close(self._now[1], self.server)
+        _close(self._present[1], self.server)
 
     def _use(self, configuration: Configuration) -> None:
         server = configuration.host.rstrip("/")
@@ -174,14 +174,14 @@ class Client:
         except (ValueError, ImportError) as error:
             raise BadKubeconfig("", in_one_line(error)) from error
         self.server = server
-        self._now = configuration, pools
+        self._present = configuration, pools
 
     def _get(self, path: str, query: Mapping[str, str], timeout: float, encoding: str) -> BaseHTTPResponse | Failure:
         """An answer of HTTP 200, still to be read; any other, as what it says."""
         self._sockets.begin()
         if self._closed:
             return Failure(error="the client is closed")
-        configuration, pools = self._now
+        configuration, pools = self._present
         try:
             who = credentials.headers(configuration)
         except Exception as error:  # It raises whatever it stumbles over.
@@ -296,13 +296,13 @@ def explain(error: BaseException, timeout: float) -> str:
 
 def retry_after(text: str, now: datetime) -> float | None:
     """The seconds that the header of that name asks for, as a number or as a date; None where it says neither."""
-    if text.isascii() and text.isdecimal():
+    if text.isascii() and text.isdecimal() and len(text) < 10:
         return float(text)
     try:
         then = parsedate_to_datetime(text)
-    except ValueError:
+        return max(0.0, (then.replace(tzinfo=then.tzinfo or UTC) - now).total_seconds())
+    except (ValueError, OverflowError):
         return None
-    return max(0.0, (then.replace(tzinfo=then.tzinfo or UTC) - now).total_seconds())
 
 
 def _decode(body: bytes) -> Any:

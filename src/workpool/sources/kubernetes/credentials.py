@@ -1,13 +1,14 @@
 """Where the cluster is, and who asks: a kubeconfig, or what a pod is given. The official client reads both.
 
-Source: `load_kube_config` and `load_incluster_config` in kubernetes.config, taken apart: the first does not say which
-namespace the context has, and both may print.
+Source: `load_kube_config` in kubernetes.config, taken apart: by itself it does not say which namespace a context has,
+nor which contexts there are, nor that a plug-in has failed. What is told of an error shows no secret.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,7 +53,10 @@ def headers(configuration: Configuration) -> dict[str, str]:
         Exception: Anything that this reading may come upon.
     """
     settings: Any = configuration.auth_settings().values()
-    return {each["key"]: each["value"].strip() for each in settings if each["in"] == "header" and each["value"]}
+    found = {each["key"]: each["value"].strip() for each in settings if each["in"] == "header" and each["value"]}
+    if not all(value.isascii() and value.isprintable() for value in found.values()):
+        raise ValueError("the token has a character that no header can carry")  # Else an error would show all of it.
+    return found
 
 
 def _of_kubeconfig(files: str, context: str | None) -> tuple[Configuration, str]:
@@ -76,11 +80,11 @@ def _of_kubeconfig(files: str, context: str | None) -> tuple[Configuration, str]
     except yaml.YAMLError as error:
         raise BadKubeconfig(files, f"it is no YAML: {in_one_line(error)}") from error
     except (TypeError, AttributeError, LookupError) as error:
-        raise BadKubeconfig(files, f"it is no kubeconfig ({in_one_line(error)})") from error
+        raise BadKubeconfig(files, f"it is no kubeconfig ({_without_secrets(error)})") from error
     except Exception as error:  # It raises whatever it stumbles over.
-        raise BadKubeconfig(files, in_one_line(error) or type(error).__name__) from error
+        raise BadKubeconfig(files, _without_secrets(error) or type(error).__name__) from error
     if complaints:
-        raise BadKubeconfig(files, f"its user has no credentials: {in_one_line(complaints[0])}")
+        raise BadKubeconfig(files, f"its user has no credentials: {_without_secrets(complaints[0])}")
     return configuration, loader.current_context["context"].get("namespace") or "default"
 
 
@@ -95,6 +99,11 @@ def _of_pod() -> tuple[Configuration, str]:
     except OSError:
         namespace = ""
     return configuration, namespace or "default"
+
+
+def _without_secrets(text: object) -> str:
+    """In one line. The official client names a part of a kubeconfig by all that is in it."""
+    return re.sub(r"\{.*\}", "...", in_one_line(text))
 
 
 @contextmanager
