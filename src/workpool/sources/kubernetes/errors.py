@@ -81,12 +81,10 @@ class Forbidden(KubernetesError):
         namespace: Where; None for the whole cluster.
     """
 
-    def __init__(self, verb: str, resource: str, namespace: str | None) -> None:
+    def __init__(self, verb: str, resource: str, namespace: str | None, cure: str = "") -> None:
         where = "in the whole cluster" if namespace is None else f"in the namespace {namespace}"
-        super().__init__(
-            f"no role allows to {verb} {resource} {where}: "
-            f'"workpool kubernetes rbac k8s:{resource}" prints the one that is needed'
-        )
+        cure = cure or f'"workpool kubernetes rbac k8s:{resource}" prints the one that is needed'
+        super().__init__(f"no role allows to {verb} {resource} {where}: {cure}")
         self.verb = verb
         self.resource = resource
         self.namespace = namespace
