@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sources.kubernetes.world import EXPIRED, SERVER_ERROR, TOO_LARGE, bookmark, error, page, pod
+from sources.kubernetes.world import EXPIRED, SERVER_ERROR, TOO_LARGE, bookmark, error, one_line, page, pod
 from workpool.sources.kubernetes.backoff import Backoff
 from workpool.sources.kubernetes.events import Event
 from workpool.sources.kubernetes.keys import annotation, label
@@ -21,7 +21,6 @@ from workpool.sources.kubernetes.steps import (
     End,
     Ended,
     Failure,
-    Line,
     List,
     Opened,
     Page,
@@ -81,11 +80,11 @@ class Script:
         return self.settle()
 
     def line(self, type: str, object: Any) -> list[Told]:
-        return self.says(Line({"type": type, "object": object}), 0.1)
+        return self.says(one_line({"type": type, "object": object}), 0.1)
 
     def relist(self, *pods: Any, version: int) -> list[Told]:
         """Let the watch expire, and a list come."""
-        self.says(Line(error(EXPIRED)))
+        self.says(one_line(error(EXPIRED)))
         assert isinstance(self.step, List)
         return self.says(page(*pods, version=version))
 
@@ -122,13 +121,13 @@ def test_r01_any_version_is_to_be_asked_for() -> None:
     assert List("0", limit=500).parameters() == {"limit": "500", "resourceVersion": "0"}
     script.says(page(version=10))
     script.says(Opened())
-    script.says(Line(error(EXPIRED)))
+    script.says(one_line(error(EXPIRED)))
     assert script.step == List("10", limit=500), "only the first list may go back in time"
 
 
 def test_r02_a_relist_is_not_older_than_the_cursor() -> None:
     script = watching()
-    script.says(Line(error(EXPIRED)))
+    script.says(one_line(error(EXPIRED)))
     assert script.step == List("10", limit=500)
     assert List("10").parameters() == {"resourceVersion": "10", "resourceVersionMatch": "NotOlderThan"}
 
@@ -136,13 +135,13 @@ def test_r02_a_relist_is_not_older_than_the_cursor() -> None:
 @pytest.mark.parametrize("failure", [Failure(410), Failure(504, TOO_LARGE)], ids=["410", "504"])
 def test_r02_a_version_that_cannot_be_listed_is_left_out_at_once(failure: Failure) -> None:
     script = watching()
-    script.answer(Line(error(EXPIRED)))
+    script.answer(one_line(error(EXPIRED)))
     assert script.answer(failure) == List(None, limit=500)
 
 
 def test_r02_a_504_without_the_cause_is_a_failure_as_any() -> None:
     script = watching()
-    script.says(Line(error(EXPIRED)))
+    script.says(one_line(error(EXPIRED)))
     script.says(Failure(504, {"details": {"causes": [{"reason": "Other"}, "nonsense"]}}))
     assert script.step == List("10", limit=500)
     assert script.waits() == [1.2]
@@ -150,14 +149,14 @@ def test_r02_a_504_without_the_cause_is_a_failure_as_any() -> None:
 
 def test_r02_a_list_that_is_older_than_was_asked_for_is_not_believed() -> None:
     script = watching(pod("a", 1, 9))
-    script.says(Line(error(EXPIRED)))
+    script.says(one_line(error(EXPIRED)))
     assert script.says(page(version=7)) == []
     assert script.step == List(None, limit=500)
 
 
 def test_r03_later_pages_have_a_token_and_no_version() -> None:
     script = watching(limit=1)
-    script.says(Line(error(EXPIRED)))
+    script.says(one_line(error(EXPIRED)))
     assert script.answer(page(pod("a", 1, 9), version=20, token="more")) == List("10", "more", 1)
     assert List("10", "more", 1).parameters() == {"continue": "more", "limit": "1"}
     assert script.says(page(pod("b", 2, 9), version=20)) == [("ADDED", "a", False), ("ADDED", "b", False)]
@@ -188,7 +187,7 @@ def test_r03_a_page_that_fails_is_asked_for_again() -> None:
 
 def test_r03_a_list_that_is_refused_is_asked_for_without_what_may_be_wrong() -> None:
     script = watching(limit=1)
-    script.says(Line(error(EXPIRED)))
+    script.says(one_line(error(EXPIRED)))
     script.says(Failure(400, {"message": "invalid resourceVersionMatch"}))
     assert script.step == List(None, limit=1)
     script.says(page(pod("a", 1, 9), version=20, token="more"))
@@ -254,9 +253,9 @@ def test_r06_a_watch_asks_for_bookmarks_and_ends_at_a_random_time() -> None:
 
 def test_r07_the_cursor_moves_when_the_pool_has_accepted() -> None:
     script = watching()
-    script.answer(Line({"type": "ADDED", "object": pod("a", 1, 11)}))
+    script.answer(one_line({"type": "ADDED", "object": pod("a", 1, 11)}))
     assert (script.reflector.cursor, script.reflector.known) == ("10", {})
-    for answer in (Done(), Opened(), End(), Line(None), Silence(), page(version=10), Failure(500)):
+    for answer in (Done(), Opened(), End(), one_line(None), Silence(), page(version=10), Failure(500)):
         with pytest.raises(RuntimeError, match="is no answer to Emit"):
             script.answer(answer)
     assert (script.reflector.cursor, script.reflector.known) == ("10", {})
@@ -271,7 +270,7 @@ def test_r07_each_kind_of_line_moves_the_cursor_and_a_bookmark_reaches_no_handle
     for version, (type, object) in enumerate(lines, 11):
         assert script.line(type, object) == [(type, "a", False)]
         assert script.reflector.cursor == str(version)
-    assert script.says(Line(bookmark(20))) == []
+    assert script.says(one_line(bookmark(20))) == []
     assert script.reflector.cursor == "20"
 
 
@@ -292,7 +291,7 @@ def test_r08_r37_any_end_resumes_from_the_cursor_at_once() -> None:
 )  # fmt: skip
 def test_r09_what_is_no_line_drops_the_connection_and_leaves_the_cursor(value: Any) -> None:
     script = watching()
-    assert script.says(Line(value)) == []
+    assert script.says(one_line(value)) == []
     assert script.step == Watch("10", 450)
     assert script.waits() == [1.2]
 
@@ -320,7 +319,7 @@ def test_r11_what_is_older_than_what_is_known_is_a_repetition() -> None:
     assert script.line("MODIFIED", pod("a", 1, 11)) == []
     assert script.line("DELETED", pod("a", 0, 8)) == []
     assert script.line("ADDED", pod("gone", 5, 10)) == []
-    assert script.says(Line(bookmark(5))) == []
+    assert script.says(one_line(bookmark(5))) == []
     assert script.reflector.cursor == "12"
 
 
@@ -332,7 +331,7 @@ def test_r11_what_is_older_than_what_is_known_is_a_repetition() -> None:
 )
 def test_r12_an_expired_version_leads_to_a_list_at_once(status: Any) -> None:
     script = watching()
-    assert script.answer(Line(error(status))) == List("10", limit=500)
+    assert script.answer(one_line(error(status))) == List("10", limit=500)
     script = listed()
     assert script.answer(Failure(410, status)) == List("10", limit=500)
 
@@ -341,7 +340,7 @@ def test_r12_a_version_that_expires_again_waits_and_asks_for_the_newest() -> Non
     script = watching()
     script.relist(version=10)
     script.answer(Opened())
-    script.says(Line(error(EXPIRED)))
+    script.says(one_line(error(EXPIRED)))
     assert script.waits() == [1.2]
     assert script.step == List(None, limit=500)
 
@@ -442,7 +441,7 @@ def test_r15_a_watch_that_lasted_or_said_something_is_not_empty() -> None:
         script.says(End(), 0.5)
         script.says(Opened())
         if at % 2:
-            script.says(Line(bookmark(11 + at)))
+            script.says(one_line(bookmark(11 + at)))
         script.says(End(), 0.5 if at % 2 else 1.0)
         assert isinstance(script.step, Watch)
 
@@ -451,13 +450,13 @@ def test_r16_silence_beyond_the_limit_ends_the_watch_and_resumes() -> None:
     script = watching(idle=30.0)
     assert script.step == Read(30.0)
     assert script.answer(Silence(), 10.0) == Read(20.0)
-    assert script.answer(Line(bookmark(11)), 15.0) == Read(30.0)
+    assert script.answer(one_line(bookmark(11)), 15.0) == Read(30.0)
     assert script.answer(Silence(), 30.0) == Watch("11", 450)
 
 
 def test_r16_the_time_in_which_the_pool_was_full_is_no_silence() -> None:
     script = watching()
-    script.answer(Line({"type": "ADDED", "object": pod("a", 1, 11)}))
+    script.answer(one_line({"type": "ADDED", "object": pod("a", 1, 11)}))
     assert script.answer(Accepted(), 1000.0) == Read(70.0)
 
 
@@ -483,7 +482,7 @@ def test_r17_what_has_succeeded_begins_the_time_again() -> None:
     for at in range(11, 31):
         script.says(Failure(503))
         script.says(Opened())
-        script.says(Line(bookmark(at)))
+        script.says(one_line(bookmark(at)))
         script.says(End())
     assert script.step == Watch("30", 450)
 
@@ -493,7 +492,7 @@ def test_r36_another_error_is_retried_and_then_leads_to_a_list() -> None:
     for _ in range(3):
         assert script.step == Watch("10", 450)
         script.says(Opened())
-        script.says(Line(error(SERVER_ERROR)))
+        script.says(one_line(error(SERVER_ERROR)))
     assert script.step == List(None, limit=500)
     assert script.waits() == pytest.approx([1.2, 2.4, 4.8])
 
@@ -502,8 +501,8 @@ def test_r36_an_error_is_of_one_version() -> None:
     script = listed()
     for at in range(11, 20):
         script.says(Opened())
-        script.says(Line(bookmark(at)))
-        script.says(Line(error(SERVER_ERROR)))
+        script.says(one_line(bookmark(at)))
+        script.says(one_line(error(SERVER_ERROR)))
         assert script.step == Watch(str(at), 450)
 
 
@@ -624,8 +623,8 @@ def test_r24_initial_objects_are_held_until_their_end() -> None:
     assert script.line("ADDED", pod("a", 1, 8)) == []
     assert script.line("ADDED", pod("b", 2, 9)) == []
     assert script.line("DELETED", pod("b", 2, 11)) == []
-    assert script.says(Line(bookmark(11))) == []
-    assert script.says(Line(bookmark(12, ends=True))) == [("ADDED", "a", False)]
+    assert script.says(one_line(bookmark(11))) == []
+    assert script.says(one_line(bookmark(12, ends=True))) == [("ADDED", "a", False)]
     assert script.events[0].initial
     assert script.others == [Synced()]
     assert script.step == Read(70.0), "the same watch goes on"
@@ -633,7 +632,7 @@ def test_r24_initial_objects_are_held_until_their_end() -> None:
     assert script.line("DELETED", pod("a", 1, 13)) == [("DELETED", "a", False)]
 
 
-@pytest.mark.parametrize("end", [End(), Line(None), Line(error(SERVER_ERROR))], ids=["end", "garbage", "error"])
+@pytest.mark.parametrize("end", [End(), one_line(None), one_line(error(SERVER_ERROR))], ids=["end", "garbage", "error"])
 def test_r24_a_break_throws_them_away(end: Answer) -> None:
     script = streaming()
     script.answer(Opened())
@@ -642,7 +641,7 @@ def test_r24_a_break_throws_them_away(end: Answer) -> None:
     assert script.step == List(None, limit=500)
     assert script.says(page(pod("b", 2, 9), version=10)) == [("ADDED", "b", False)]
     script.says(Opened())
-    script.says(Line(error(EXPIRED)))
+    script.says(one_line(error(EXPIRED)))
     assert script.step == Watch("10", 450, streaming=True), "the next one may go better"
 
 
@@ -650,20 +649,20 @@ def test_r24_a_list_against_what_is_known() -> None:
     script = streaming()
     script.says(Opened())
     script.line("ADDED", pod("a", 1, 8))
-    script.says(Line(bookmark(10, ends=True)))
-    script.says(Line(error(EXPIRED)))
+    script.says(one_line(bookmark(10, ends=True)))
+    script.says(one_line(error(EXPIRED)))
     script.says(Opened())
     script.line("ADDED", pod("b", 2, 15))
-    assert script.says(Line(bookmark(20, ends=True))) == [("DELETED", "a", True), ("ADDED", "b", False)]
+    assert script.says(one_line(bookmark(20, ends=True))) == [("DELETED", "a", True), ("ADDED", "b", False)]
 
 
 def test_r24_a_list_that_is_older_than_was_asked_for_is_not_believed() -> None:
     script = streaming()
     script.says(Opened())
-    script.says(Line(bookmark(10, ends=True)))
-    script.says(Line(error(EXPIRED)))
+    script.says(one_line(bookmark(10, ends=True)))
+    script.says(one_line(error(EXPIRED)))
     script.says(Opened())
-    script.says(Line(bookmark(5, ends=True)))
+    script.says(one_line(bookmark(5, ends=True)))
     assert script.step == List("10", limit=500)
 
 
@@ -674,7 +673,7 @@ def test_r24_a_server_that_refuses_gets_ordinary_lists(status: int) -> None:
     assert script.step == List(None, limit=500)
     script.says(page(version=10))
     script.says(Opened())
-    script.says(Line(error(EXPIRED)))
+    script.says(one_line(error(EXPIRED)))
     assert script.step == List("10", limit=500)
     assert script.waits() == []
 
@@ -684,7 +683,7 @@ def test_r24_a_server_that_takes_it_for_a_plain_watch_gets_ordinary_lists() -> N
     script.answer(Opened())
     script.line("ADDED", pod("a", 1, 8))
     for at in range(6):
-        script.says(Line({"type": "MODIFIED", "object": pod("a", 1, 20 + at)}), 10.0)
+        script.says(one_line({"type": "MODIFIED", "object": pod("a", 1, 20 + at)}), 10.0)
     script.says(Silence(), script.step.seconds)
     assert script.step == List(None, limit=500)
 
@@ -700,11 +699,11 @@ def test_r26_deleted_has_the_last_known_key() -> None:
 
 def test_r27_an_event_under_another_key_waits_for_the_old_one() -> None:
     script = watching(pod("a", 1, 9, app="x"), key=label("app"))
-    step = script.answer(Line({"type": "MODIFIED", "object": pod("a", 1, 11, app="y")}))
+    step = script.answer(one_line({"type": "MODIFIED", "object": pod("a", 1, 11, app="y")}))
     assert isinstance(step, Emit)
     assert (step.event.key, step.after) == ("y", "x")
     script.settle()
-    step = script.answer(Line({"type": "MODIFIED", "object": pod("a", 1, 12, app="y")}))
+    step = script.answer(one_line({"type": "MODIFIED", "object": pod("a", 1, 12, app="y")}))
     assert isinstance(step, Emit)
     assert (step.event.key, step.after) == ("y", None)
 
@@ -727,7 +726,7 @@ def test_r28_an_object_without_a_key_falls_back_to_its_name() -> None:
 
 def test_r28_fail_ends_the_source() -> None:
     script = watching(key=label("app"), missing="fail")
-    step = script.answer(Line({"type": "ADDED", "object": pod("a", 1, 11, app=None)}))
+    step = script.answer(one_line({"type": "ADDED", "object": pod("a", 1, 11, app=None)}))
     assert isinstance(step, Ended)
     assert (step.why.what, step.why.text) == ("key", "ns/a has no key")
     assert script.reflector.cursor == "10"
@@ -739,7 +738,7 @@ def test_r28_a_function_that_raises_is_reported(missing: Any, key: str | None) -
         raise ValueError(object["metadata"]["name"])
 
     script = watching(key=broken, missing=missing)
-    step = script.answer(Line({"type": "ADDED", "object": pod("a", 1, 11)}))
+    step = script.answer(one_line({"type": "ADDED", "object": pod("a", 1, 11)}))
     assert isinstance(step, Report)
     assert isinstance(step.error, ValueError)
     script.settle()
@@ -776,7 +775,7 @@ def test_a_wrong_argument_is_refused(wrong: dict[str, Any], kind: type[Exception
 
 def test_r29_a_pool_that_refuses_leaves_the_step() -> None:
     script = watching()
-    step = script.answer(Line({"type": "ADDED", "object": pod("a", 1, 11)}))
+    step = script.answer(one_line({"type": "ADDED", "object": pod("a", 1, 11)}))
     assert script.reflector.step is step, "it is offered again, as often as it takes"
 
 
@@ -790,8 +789,8 @@ def test_r33_a_hundred_thousand_objects_that_came_and_went_leave_nothing() -> No
     script = watching()
     size = sys.getsizeof(script.reflector.known)
     for at in range(20, 200_020, 2):
-        script.says(Line({"type": "ADDED", "object": pod(f"p{at}", at, at)}))
-        script.says(Line({"type": "DELETED", "object": pod(f"p{at}", at, at + 1)}))
+        script.says(one_line({"type": "ADDED", "object": pod(f"p{at}", at, at)}))
+        script.says(one_line({"type": "DELETED", "object": pod(f"p{at}", at, at + 1)}))
         script.events.clear()
     assert script.reflector.known == {}
     assert sys.getsizeof(script.reflector.known) <= size
@@ -816,8 +815,8 @@ def test_r34_resync_repeats_what_is_known_without_asking() -> None:
     assert (event.resync, event.object, event.old) == (True, pod("a", 1, 9), pod("a", 1, 9))
     assert script.step == Read(20.0), "the idle time goes on"
     assert script.reflector.cursor == "10"
-    assert script.says(Line(bookmark(11)), 10.0) == []
-    assert script.says(Line(bookmark(12)), 40.0) == [("MODIFIED", "a", False)], "also while lines keep coming"
+    assert script.says(one_line(bookmark(11)), 10.0) == []
+    assert script.says(one_line(bookmark(12)), 40.0) == [("MODIFIED", "a", False)], "also while lines keep coming"
 
 
 def test_an_exception_from_outside_ends_the_machine() -> None:
@@ -826,6 +825,6 @@ def test_an_exception_from_outside_ends_the_machine() -> None:
 
     script = watching(key=interrupted)
     with pytest.raises(KeyboardInterrupt):
-        script.answer(Line({"type": "ADDED", "object": pod("a", 1, 11)}))
+        script.answer(one_line({"type": "ADDED", "object": pod("a", 1, 11)}))
     with pytest.raises(RuntimeError, match="interrupted"):
         script.answer(End())

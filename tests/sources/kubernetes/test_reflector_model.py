@@ -110,7 +110,7 @@ BUGS: dict[str, tuple[str, str]] = {
     "what is known moves before the event is accepted": (
         """        if known is None:
             yield Emit(Event("ADDED",""",
-        """        self.known[name] = Known(item.uid, item.version, key, object)
+        """        self.known[name] = Known(item.uid, item.version, key, packed)
         if known is None:
             yield Emit(Event("ADDED",""",
     ),

@@ -23,9 +23,10 @@ change `known` or the cursor earlier (R7, R19), or twice, or to hand over a line
 accepted, cannot be written by its caller. A pool that refuses leaves `step` as it is, and nothing has happened. An
 answer that does not belong to the step raises, and changes nothing.
 
-What is kept, per live object: uid, version and key, which tell one change from another, and the last known object, for
-the DELETED that only a list brings (R18). Without `keep_old`, that object is its apiVersion, kind and metadata, without
-managedFields: the least that still says what is gone. Beside it, one list while it is read (R3): O(live objects) (R33).
+What is kept, per live object: uid, version and key, which tell one change from another, and the last known object, as
+JSON, for the DELETED that only a list brings (R18). Without `keep_old`, that object is its apiVersion, kind and
+metadata, without managedFields: the least that still says what is gone. Beside it, one list while it is read (R3), and
+what lines have come at once: O(live objects) (R33).
 
 What it cannot know: what came and went between two lists; and the key that an object had before it left (the selector,
 or its lane by "skip") and came back, so that R27 does not reach over such a gap.
@@ -39,9 +40,12 @@ An exception from outside that falls into `answer` (Ctrl-C) ends the machine: it
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Generator, Hashable
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias, TypeVar
+
+from orjson import dumps, loads
 
 from workpool.arguments import count, duration
 from workpool.sources.kubernetes.backoff import Backoff
@@ -55,7 +59,7 @@ from workpool.sources.kubernetes.steps import (
     End,
     Ended,
     Failure,
-    Line,
+    Lines,
     List,
     Opened,
     Page,
@@ -91,7 +95,8 @@ class Known:
     uid: str
     version: str
     key: Hashable
-    object: dict[str, Any]
+    packed: bytes
+    """The object as JSON: a fraction of its memory, and nothing for the garbage collector to go through."""
 
 
 class _Over(Exception):
@@ -161,6 +166,8 @@ class Reflector:
         self._expired = False
         """The cursor was forgotten, and has not moved by a line since: a second time needs a better list."""
         self._resync_due = math.inf
+        self._lines: deque[Any] = deque()
+        """What has come of the open watch and is not told yet."""
 
         self._steps = self._run()
         self.step: Step = next(self._steps)
@@ -236,7 +243,7 @@ class Reflector:
 
     def _stream(self, version: str | None) -> Steps[bool]:
         """Try a streaming list; whether it came to its end. If not, an ordinary list is next."""
-        answer = yield Watch(version, self._timeout(), streaming=True)
+        answer = yield self._open(version, streaming=True)
         items = dict[str, Item]()
         last = self._now
         while not isinstance(answer, Failure | End | Silence):
@@ -282,7 +289,7 @@ class Reflector:
         barren = 0
         while True:
             start = self.cursor
-            answer = Opened() if is_open else (yield Watch(start, self._timeout()))
+            answer = Opened() if is_open else (yield self._open(start))
             opened, is_open = self._now, False
             said = answer if isinstance(answer, Failure) else (yield from self._apply())
             moved = self.cursor != start
@@ -308,7 +315,10 @@ class Reflector:
     def _apply(self) -> Steps[Failure | Silence | End]:
         """Add what an open watch says, line by line; how it ended."""
         while True:
-            said = yield from self._read(self._now)
+            if self._lines and self._now < self._resync_due:
+                said: Said | Silence | End = read_line(self._lines.popleft())
+            else:
+                said = yield from self._read(self._now)
             if isinstance(said, Change):
                 yield from self._change(said)
                 self._move(said.item.version)
@@ -323,9 +333,12 @@ class Reflector:
         while True:
             if self._now >= self._resync_due:
                 yield from self._repeat()
+            if self._lines:
+                return read_line(self._lines.popleft())
             answer = yield Read(max(0.0, min(silent, self._resync_due) - self._now))
-            if isinstance(answer, Line):
-                return read_line(answer.value)
+            if isinstance(answer, Lines):
+                self._lines.extend(answer.values)
+                continue
             if not isinstance(answer, Silence):
                 return End()
             if self._now >= silent:
@@ -370,24 +383,26 @@ class Reflector:
             if known is not None:
                 yield from self._remove(name, known)
             return
+        packed = dumps(object if self._keep_old else _stub(object))  # Before a handler has it, who may change it.
         if known is None:
             yield Emit(Event("ADDED", object, key, initial=initial))
         else:
-            old = known.object if self._keep_old else None
+            old = known.packed if self._keep_old else None
             yield Emit(Event("MODIFIED", object, key, old), None if key == last else last)
-        self.known[name] = Known(item.uid, item.version, key, object if self._keep_old else _stub(object))
+        self.known[name] = Known(item.uid, item.version, key, packed)
 
     def _remove(self, name: str, known: Known, object: dict[str, Any] | None = None) -> Steps[None]:
         """Tell that an object is gone, as the server has said it or (R18) as it was last known."""
-        old = known.object if self._keep_old else None
-        yield Emit(Event("DELETED", known.object if object is None else object, known.key, old, object is None))
+        old = known.packed if self._keep_old else None
+        last = loads(known.packed) if object is None else object
+        yield Emit(Event("DELETED", last, known.key, old, object is None))
         del self.known[name]
         if not self.known:
             self.known = {}  # A dict that grew never shrinks by itself.
 
     def _repeat(self) -> Steps[None]:
         for known in list(self.known.values()):
-            yield Emit(Event("MODIFIED", known.object, known.key, known.object, resync=True))
+            yield Emit(Event("MODIFIED", loads(known.packed), known.key, known.packed, resync=True))
         self._resync_due = self._now + self._resync
 
     # What goes wrong.
@@ -412,9 +427,10 @@ class Reflector:
         self._failing = None
         self._refreshed = False
 
-    def _timeout(self) -> int:
-        """Spread, so that the watches of many clients do not end together (R6)."""
-        return min(600, 300 + int(self._random * 301))
+    def _open(self, version: str | None, streaming: bool = False) -> Watch:
+        """Leave what is open, and ask for a watch, with a time-out that no two clients share (R6)."""
+        self._lines.clear()
+        return Watch(version, min(600, 300 + int(self._random * 301)), streaming)
 
 
 def _period(name: str, value: float) -> float:

@@ -3,7 +3,7 @@
     step      what the reader does                              answers
     List      asks for a page of the list                       Page | Failure
     Watch     asks for a watch, and holds it open               Opened | Failure
-    Read      waits for the next line of the open watch         Line | Silence | End
+    Read      waits for more lines of the open watch            Lines | Silence | End
     Emit      adds the event to the pool                        Accepted, when the pool has accepted it
     Synced    tells who waits for it that the list is added     Done
     Report    tells whoever looks after it                      Done
@@ -16,14 +16,14 @@ A watch is open from `Opened` until the step is List, Watch, Wait, Refresh or En
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
 from workpool.sources.kubernetes.events import Event
 
 __all__ = [
-    "ANSWERS", "Accepted", "Answer", "Done", "Emit", "End", "Ended", "Failure", "Line", "List", "Opened", "Page",
+    "ANSWERS", "Accepted", "Answer", "Done", "Emit", "End", "Ended", "Failure", "Lines", "List", "Opened", "Page",
     "Read", "Refresh", "Report", "Silence", "Step", "Synced", "Wait", "Watch",
 ]  # fmt: skip
 
@@ -72,7 +72,7 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Wait for the next line."""
+    """Wait for more lines."""
 
     seconds: float
     """After so many without a whole line, the answer is Silence."""
@@ -140,10 +140,10 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """A line came: decoded, or None where it cannot be. One that has no end is no line: the answer is End."""
+class Lines:
+    """Lines came: each decoded, or None where it cannot be. One that has no end is no line: the answer is End."""
 
-    value: Any
+    values: Sequence[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,12 +218,12 @@ class Failure:
 
 
 Step: TypeAlias = List | Watch | Read | Emit | Synced | Report | Wait | Refresh | Ended
-Answer: TypeAlias = Page | Opened | Line | Silence | End | Accepted | Done | Failure
+Answer: TypeAlias = Page | Opened | Lines | Silence | End | Accepted | Done | Failure
 
 ANSWERS: Final[Mapping[type[Step], tuple[type[Answer], ...]]] = {
     List: (Page, Failure),
     Watch: (Opened, Failure),
-    Read: (Line, Silence, End),
+    Read: (Lines, Silence, End),
     Emit: (Accepted,),
     Synced: (Done,),
     Report: (Done,),
