@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 import traceback
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
+from threading import get_ident
 from types import TracebackType
 from typing import Any, Final, Self, cast
 
@@ -27,6 +29,7 @@ from workpool.clock import Clock
 from workpool.driver import TIMEKEEPER
 from workpool.errors import HandlerCancelled
 from workpool.handlers import Delivery, takes_delivery
+from workpool.intake import Reading, Source
 from workpool.lanes import NOTHING, E, K
 from workpool.mutex import Forked
 from workpool.policy import Fail, Policy
@@ -37,6 +40,8 @@ from workpool.twin import Hand, one_by_one
 __all__ = ["EventWorkerPool"]
 
 _running_loop = asyncio._get_running_loop
+_SLOW: Final = sys.version_info < (3, 12)
+"""To ask for the loop that runs is a call of the system, which an `add` for each event would notice."""
 
 _BURST: Final = 64
 """Events that a worker handles before others of the loop get their turn, where no handler ever waits."""
@@ -89,6 +94,9 @@ class EventWorkerPool(Pool[K, E]):
             on_failure=on_failure, max_dead=max_dead, warn_after=warn_after, clock=clock,
         )  # fmt: skip
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_running: Callable[[], bool] = bool
+        self._ident = 0
+        """The thread that it is on."""
         self._tasks: dict[asyncio.Task[None], int] = {}
         self._sleepers: list[asyncio.Future[None]] = []
         self._wakeups = 0
@@ -128,7 +136,8 @@ class EventWorkerPool(Pool[K, E]):
             TimeoutError, PoolClosed, HandlerError, TypeError: As on threads.
             RuntimeError: This is another loop's, or a forked child's, or a call from inside the pool.
         """
-        if timeout is None and _running_loop() is self._loop and self._enter_at_once(key, event):
+        is_here = self._is_running() and get_ident() == self._ident if _SLOW else _running_loop() is self._loop
+        if is_here and timeout is None and self._enter_at_once(key, event):
             return
         patience = seconds(timeout)
         self._require_owner()
@@ -217,6 +226,28 @@ class EventWorkerPool(Pool[K, E]):
         if not await self._wait(patience) and self._is_inside():
             return []
         return self._require_stopped(timeout)
+
+    async def run(self, *sources: Source) -> None:
+        """Read sources, all at the same time, and add what they bring, until each has ended or is stopped.
+
+        It is as on threads: each source is read on a thread of its own, and waits there while the pool is full. A
+        cancel stops the sources first.
+
+        Raises:
+            HandlerError, PoolClosed, Exception: As on threads.
+        """
+        if not self._step(self._has_started):
+            self.start()
+        loop = self._require_owner()
+        bell = loop.create_future()
+        reading = Reading(self, sources, bell, partial(_call_on, loop, partial(self._tell, [bell])))
+        try:
+            reading.start()
+            if sources:
+                await bell
+        finally:
+            reading.end()
+        reading.check()
 
     async def __aenter__(self) -> Self:
         if not self._step(self._has_started):
@@ -415,7 +446,7 @@ class EventWorkerPool(Pool[K, E]):
         """The loop that runs, which has to be the pool's."""
         loop = asyncio.get_running_loop()
         if self._loop is None:
-            self._loop = loop
+            self._loop, self._is_running, self._ident = loop, loop.is_running, get_ident()
         elif self._loop is not loop:
             raise RuntimeError(f"pool {self._core.name!r} belongs to another event loop")
         return loop

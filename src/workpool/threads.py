@@ -21,6 +21,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from queue import Empty, SimpleQueue
 from threading import get_ident
 from time import monotonic
@@ -32,6 +33,7 @@ from workpool.arguments import seconds
 from workpool.clock import Clock
 from workpool.driver import TIMEKEEPER
 from workpool.handlers import Delivery, takes_delivery
+from workpool.intake import Reading, Source
 from workpool.lanes import NOTHING, E, K
 from workpool.policy import Fail, Policy
 from workpool.pool import Adding, Pool
@@ -228,6 +230,37 @@ class EventWorkerPool(Pool[K, E]):
         if not self._wait(patience) and self._is_inside():
             return []
         return self._require_stopped(timeout)
+
+    def run(self, *sources: Source) -> None:
+        """Read sources, all at the same time, and add what they bring, until each has ended or is stopped.
+
+        It starts the pool unless that has started, and leaves it open: what was added is handled, and `drain` waits for
+        that. `stop` and `drain` of the pool, from anywhere, end this too. It reads no faster than events are handled:
+        while the pool is full, a source waits.
+
+        Cost: a thread for each source, which ends with this call. An exception in the wait, such as Ctrl-C, stops the
+        sources first.
+
+        Args:
+            sources: What to read, such as `workpool.sources.kubernetes.watch(...)`. Events of one key come in the order
+                of their source; those of several sources in the order in which they are read.
+
+        Raises:
+            HandlerError: The pool failed.
+            PoolClosed: It was drained or stopped before.
+            Exception: What a source raised first; the others are stopped.
+        """
+        if not self._step(self._has_started):
+            self.start()
+        bell: SimpleQueue[None] = SimpleQueue()
+        reading = Reading(self, sources, bell, partial(bell.put, None))
+        try:
+            reading.start()
+            if sources:
+                bell.get()
+        finally:
+            reading.end()
+        reading.check()
 
     def __enter__(self) -> Self:
         if not self._step(self._has_started):

@@ -1,0 +1,67 @@
+"""`await pool.run(...)`: a cancel stops its sources, and the loop goes on while they are read."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+
+from on_loop import on_loop
+from support import PATIENCE
+from workpool.asyncio import EventWorkerPool
+
+pytestmark = pytest.mark.usefixtures("each_loop")
+
+
+class Waiting:
+    """Brings events, and then waits until it is stopped."""
+
+    def __init__(self, events: int) -> None:
+        self.events = events
+        self.is_stopped = threading.Event()
+        self.has_ended = threading.Event()
+
+    def feed(self, intake: Any) -> None:
+        for number in range(self.events):
+            if not intake.add("a", number):
+                break
+        assert self.is_stopped.wait(PATIENCE)
+        self.has_ended.set()
+
+    def stop(self) -> None:
+        self.is_stopped.set()
+
+
+@on_loop
+async def test_a_cancel_stops_the_sources_first() -> None:
+    handled: list[int] = []
+    last = asyncio.Event()
+
+    async def handle(number: int) -> None:
+        handled.append(number)
+        if number == 99:
+            last.set()
+
+    source = Waiting(100)
+    async with EventWorkerPool[str, int](handle, max_backlog=5) as pool:
+        running = asyncio.ensure_future(pool.run(source))
+        await last.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert source.has_ended.is_set()
+        assert pool._core.audience == []
+    assert handled == list(range(100))
+
+
+@on_loop
+async def test_a_handler_that_stops_the_source_ends_the_run() -> None:
+    source = Waiting(1)
+
+    async def handle(_: int) -> None:
+        source.stop()
+
+    async with EventWorkerPool[str, int](handle) as pool:
+        await pool.run(source)
