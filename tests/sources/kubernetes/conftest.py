@@ -9,6 +9,7 @@ import pytest
 import trustme
 from kubernetes.client import Configuration
 
+from workpool.sources.kubernetes import backoff
 from workpool.sources.kubernetes.client import Client
 from workpool.testing.kubernetes import ApiServer
 from workpool.testing.kubernetes.fixture import kubernetes_api
@@ -61,3 +62,10 @@ def ca_file(authority: trustme.CA, tmp_path: Path) -> str:
     path = tmp_path / "authority.pem"
     authority.cert_pem.write_to_path(str(path))
     return str(path)
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failure is followed by a wait of milliseconds: what waits come to is a test of the reflector."""
+    monkeypatch.setattr(backoff, "LEAST", 0.0008)
+    monkeypatch.setattr(backoff, "MOST", 0.03)

@@ -9,11 +9,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import trustme
 
 from support import PATIENCE
+from workpool.sources.kubernetes.client import Stream
+from workpool.sources.kubernetes.steps import Lines
 
 Serve = Callable[[socket.socket], object]
 
@@ -176,3 +178,12 @@ def nobody_accepts() -> Iterator[int]:
         finally:
             for each in waiting:
                 each.close()
+
+
+def lines_of(stream: Stream, seconds: float = PATIENCE) -> Iterator[Any]:
+    """The lines of a stream, until it ends or is silent for so long."""
+    try:
+        while isinstance(read := stream.read(seconds), Lines):
+            yield from read.values
+    finally:
+        stream.close()

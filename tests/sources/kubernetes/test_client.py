@@ -6,6 +6,7 @@ import gzip
 import json
 import random
 import socket
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -13,14 +14,14 @@ from typing import Any
 import pytest
 from kubernetes.client import Configuration
 
-from sources.kubernetes.network import Listener, answer, nobody_accepts, pump_to, silence
+from sources.kubernetes.network import Listener, answer, lines_of, nobody_accepts, pump_to, silence
 from sources.kubernetes.world import pod
-from support import PATIENCE
+from support import PATIENCE, eventually
 from workpool.sources.kubernetes import client as module
 from workpool.sources.kubernetes.client import Client, Stream, retry_after
 from workpool.sources.kubernetes.errors import BadKubeconfig
-from workpool.sources.kubernetes.steps import Done, Failure, Page
-from workpool.testing.kubernetes import Answer, ApiServer, End, Garbage, Hang, Reset, Truncate
+from workpool.sources.kubernetes.steps import Done, End, Failure, Lines, Page, Silence
+from workpool.testing.kubernetes import Answer, ApiServer, Garbage, Hang, Reset, Truncate, faults
 
 Keep = Callable[[Client], Client]
 
@@ -38,7 +39,7 @@ def watch(client: Client, **query: str) -> Stream:
 
 def seen(stream: Stream) -> list[str | None]:
     """The names of the objects of all lines, until the end; None for a line that cannot be decoded."""
-    return [line and line["object"]["metadata"]["name"] for batch in stream for line in batch]
+    return [line and line["object"]["metadata"]["name"] for line in lines_of(stream)]
 
 
 def of(port: int) -> Client:
@@ -86,15 +87,15 @@ def test_the_address_may_have_a_path(kubernetes_api: ApiServer, keep: Keep) -> N
 
 
 def test_a_watch_comes_line_by_line_and_is_not_compressed(client: Client, kubernetes_api: ApiServer) -> None:
-    stream = iter(watch(client))
+    stream = lines_of(watch(client))
     for name in "abc":
         kubernetes_api.create("v1/pods", {"metadata": {"name": name}})
-        assert [line["object"]["metadata"]["name"] for line in next(stream)] == [name]
+        assert next(stream)["object"]["metadata"]["name"] == name
     assert kubernetes_api.requests[0].headers["accept-encoding"] == "identity"
 
 
 def test_one_connection_serves_one_request_after_another(kubernetes_api: ApiServer, keep: Keep) -> None:
-    kubernetes_api.inject("watch", End(), times=None)
+    kubernetes_api.inject("watch", faults.End(), times=None)
     with Listener(pump_to(kubernetes_api.port)) as front:
         client = keep(of(front.port))
         for _ in range(3):
@@ -192,6 +193,8 @@ def test_a_request_that_is_never_answered(
     timeout = 0.01 if isinstance(fault, Hang) else PATIENCE
     failure = client.list(PODS, {}, timeout) if verb == "list" else client.watch(PODS, WATCH, timeout)
     assert failure == Failure(error=error)
+    kubernetes_api.wait_for_requests(1)  # Else the next could be the one that the fault strikes.
+    eventually(lambda: kubernetes_api.faults == 0)
     assert isinstance(client.list(PODS, {}, PATIENCE), Page)
 
 
@@ -275,7 +278,7 @@ def test_what_is_left_of_a_configuration_that_was_handed_over_is_used_as_it_is(c
 
 
 @pytest.mark.parametrize(
-    "fault", [End(after=2), Reset(after=2), Truncate(after=2)], ids=["end", "reset", "half a line"]
+    "fault", [faults.End(after=2), Reset(after=2), Truncate(after=2)], ids=["end", "reset", "half a line"]
 )
 def test_r08_a_stream_ends_however_it_ends(client: Client, kubernetes_api: ApiServer, fault: Any) -> None:
     kubernetes_api.inject("watch", fault)
@@ -290,14 +293,32 @@ def test_r08_a_line_without_its_end_is_none_though_it_is_whole(keep: Keep) -> No
         body = b'{"a":1}\n{"a":2}'
         sent = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if ending else body
         with Listener(answer(OK + ending, sent)) as server:
-            assert [*watch(keep(of(server.port)))] == [[{"a": 1}]]
+            assert [*lines_of(watch(keep(of(server.port))))] == [{"a": 1}]
+
+
+def test_r08_lines_that_come_with_the_end_are_told_before_it(keep: Keep) -> None:
+    over = threading.Event()
+
+    def serve(client: socket.socket) -> None:
+        client.recv(65536)
+        client.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n1\n2\n\r\n")
+        client.shutdown(socket.SHUT_WR)
+        over.set()
+        silence(client)
+
+    with Listener(serve) as server:
+        stream = watch(keep(of(server.port)))
+        assert over.wait(PATIENCE)
+        assert stream.read(PATIENCE) == Lines([1, 2])
+        assert stream.read(PATIENCE) == End()
 
 
 def test_r16_silence_ends_a_stream(client: Client, kubernetes_api: ApiServer) -> None:
     kubernetes_api.create("v1/pods", {"metadata": {"name": "a"}})
-    stream = client.watch(PODS, WATCH, 0.05)
-    assert isinstance(stream, Stream)
-    assert seen(stream) == ["a"]
+    stream = watch(client)
+    assert isinstance(stream.read(PATIENCE), Lines)
+    assert stream.read(0.06) == Silence()
+    assert stream.read(PATIENCE) == End()
     kubernetes_api.wait_for_watches(0)
 
 
@@ -306,7 +327,7 @@ def test_r09_a_line_that_does_not_parse_is_none_and_the_next_is_read(client: Cli
     for name in "ab":
         kubernetes_api.create("v1/pods", {"metadata": {"name": name}})
     stream = watch(client)
-    lines = [line for batch in zip(range(3), stream, strict=False) for line in batch[1]]
+    lines = [line for _, line in zip(range(3), lines_of(stream), strict=False)]
     assert [line and line["type"] for line in lines] == ["ADDED", None, "ADDED"]
     stream.close()
 
@@ -314,16 +335,16 @@ def test_r09_a_line_that_does_not_parse_is_none_and_the_next_is_read(client: Cli
 @pytest.mark.parametrize("line", [b"", b"{", b"NaN", b"\xff", b'"\xed\xa0\x80"', b"[" * 5000, b"{} {}"])
 def test_r09_what_is_no_json(keep: Keep, line: bytes) -> None:
     with Listener(answer(OK, line + b"\n5\n")) as server:
-        assert [each for batch in watch(keep(of(server.port))) for each in batch] == [None, 5]
+        assert [*lines_of(watch(keep(of(server.port))))] == [None, 5]
 
 
 def test_r32_a_line_of_four_megabytes(keep: Keep) -> None:
     with ApiServer(chunk_size=1001) as server:
         server.create("v1/pods", {"metadata": {"name": "a", "annotations": {"much": "é" * 2_000_000}}})
         server.create("v1/pods", {"metadata": {"name": "b"}})
-        server.inject("watch", End(after=2))
+        server.inject("watch", faults.End(after=2))
         client = keep(Client(Configuration(host=server.url)))
-        (a, b) = [line["object"] for batch in watch(client) for line in batch]
+        (a, b) = [line["object"] for line in lines_of(watch(client))]
         assert a["metadata"]["annotations"]["much"] == "é" * 2_000_000
         assert b["metadata"]["name"] == "b"
 
@@ -333,16 +354,16 @@ def test_r32_a_long_line_costs_what_it_is_long(keep: Keep) -> None:
     chunks = b"".join(b"40\r\n%b\r\n" % (b"x" * 64) for _ in range(62_500))
     body = b'1\r\n"\r\n' + chunks + b'3\r\n"\n5\r\n1\r\n\n\r\n0\r\n\r\n'
     with Listener(answer(f"{OK}\nTransfer-Encoding: chunked", body)) as server:
-        (batch, rest) = watch(keep(of(server.port)))
-    assert ([len(line) for line in batch], rest) == ([4_000_000], [5])
+        (long, rest) = lines_of(watch(keep(of(server.port))))
+    assert (len(long), rest) == (4_000_000, 5)
 
 
 def test_r32_a_character_may_be_cut_anywhere(keep: Keep) -> None:
     with ApiServer(chunk_size=1) as server:
         for name, text in (("a", "é"), ("b", "漢字"), ("c", "🐍")):
             server.create("v1/pods", {"metadata": {"name": name, "annotations": {"text": text}}})
-        server.inject("watch", End(after=3))
-        lines = [line for batch in watch(keep(Client(Configuration(host=server.url)))) for line in batch]
+        server.inject("watch", faults.End(after=3))
+        lines = [*lines_of(watch(keep(Client(Configuration(host=server.url)))))]
     assert [line["object"]["metadata"]["annotations"]["text"] for line in lines] == ["é", "漢字", "🐍"]
 
 
@@ -363,4 +384,4 @@ def test_r32_lines_and_chunks_of_any_length(keep: Keep) -> None:
         chunks.append(b"%x\r\n%b\r\n" % (len(chunk), chunk))
     sent = b"".join(chunks) + b"0\r\n\r\n"[: chance.choice([0, 5])]
     with Listener(answer(f"{OK}\nTransfer-Encoding: chunked", sent)) as server:
-        assert [line for batch in watch(keep(of(server.port))) for line in batch] == lines
+        assert [*lines_of(watch(keep(of(server.port))))] == lines

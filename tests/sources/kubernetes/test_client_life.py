@@ -18,6 +18,7 @@ from kubernetes.client import Configuration
 from sources.kubernetes.network import (
     Listener,
     Proxy,
+    lines_of,
     nobody_accepts,
     over_tls,
     pump_to,
@@ -87,8 +88,8 @@ def test_r31_interrupted_while_it_waits_for_an_answer(route: Client, kubernetes_
 def test_r31_interrupted_while_it_reads_a_stream(route: Client, kubernetes_api: ApiServer) -> None:
     kubernetes_api.create("v1/pods", {"metadata": {"name": "a"}})
     kubernetes_api.inject("watch", Hang(after=1))
-    stream = iter(stream_of(route))
-    assert len(next(stream)) == 1
+    stream = lines_of(stream_of(route), FOR_EVER)
+    assert next(stream)
     reading = in_thread(lambda: [*stream])
     route.interrupt()
     assert reading() == []
@@ -156,7 +157,7 @@ def test_an_interrupt_concerns_every_thread(client: Client, kubernetes_api: ApiS
     kubernetes_api.wait_for_requests(10)
     client.interrupt()
     assert [asked() for asked in asking] == [INTERRUPTED] * 5
-    assert [[*stream] for stream in streams] == [[]] * 5
+    assert [[*lines_of(stream)] for stream in streams] == [[]] * 5
 
 
 # Closing a stream.
@@ -164,7 +165,7 @@ def test_an_interrupt_concerns_every_thread(client: Client, kubernetes_api: ApiS
 
 def test_r31_a_stream_that_is_closed_under_a_blocked_reader_ends(route: Client, kubernetes_api: ApiServer) -> None:
     stream = stream_of(route)
-    reading = in_thread(lambda: [*stream])
+    reading = in_thread(lambda: [*lines_of(stream, FOR_EVER)])
     kubernetes_api.wait_for_watches(1)
     stream.close()
     assert reading() == []
@@ -174,14 +175,14 @@ def test_r31_a_stream_that_is_closed_under_a_blocked_reader_ends(route: Client, 
 
 def test_a_stream_that_is_closed_says_no_more(route: Client, kubernetes_api: ApiServer) -> None:
     stream = stream_of(route)
-    lines = iter(stream)
+    lines = lines_of(stream)
     kubernetes_api.create("v1/pods", {"metadata": {"name": "a"}})
-    assert len(next(lines)) == 1
+    assert next(lines)
     kubernetes_api.create("v1/pods", {"metadata": {"name": "b"}})
     stream.close()
     stream.close()
     assert [*lines] == []
-    assert [*stream] == []
+    assert [*lines_of(stream)] == []
     kubernetes_api.wait_for_watches(0)
 
 
@@ -197,16 +198,9 @@ def test_a_stream_may_be_closed_by_a_signal_handler_amid_its_read(
         return read(size)
 
     monkeypatch.setattr(stream._response, "read1", interrupted)
-    for _ in stream:
+    for _ in lines_of(stream):
         pass
-    kubernetes_api.wait_for_watches(0)
     assert stream._response.closed
-
-
-def test_a_stream_that_nobody_reads_on_is_closed(client: Client, kubernetes_api: ApiServer) -> None:
-    kubernetes_api.create("v1/pods", {"metadata": {"name": "a"}})
-    for _ in stream_of(client):
-        break
     kubernetes_api.wait_for_watches(0)
 
 
@@ -219,8 +213,8 @@ def test_a_server_that_closes_after_this_answer_is_interrupted_too(keep: Keep) -
     for end in (Client.interrupt, Client.close):
         with Listener(serve) as server:
             client = keep(Client(Configuration(host=f"http://127.0.0.1:{server.port}")))
-            lines = iter(stream_of(client))
-            assert next(lines) == [{}]
+            lines = lines_of(stream_of(client), FOR_EVER)
+            assert next(lines) == {}
             reading = in_thread(lambda: [*lines])  # noqa: B023
             end(client)
             assert reading() == []
@@ -232,14 +226,14 @@ def test_a_server_that_closes_after_this_answer_is_interrupted_too(keep: Keep) -
 def test_a_client_that_is_closed_leaves_nothing_and_fails(route: Client, kubernetes_api: ApiServer) -> None:
     assert isinstance(route.list(PODS, {}, PATIENCE), Page)
     idle, stream = stream_of(route), stream_of(route)
-    reading = in_thread(lambda: [*stream])
+    reading = in_thread(lambda: [*lines_of(stream, FOR_EVER)])
     kubernetes_api.inject("list", Hang(after=None))
     asking = in_thread(lambda: route.list(PODS, {}, FOR_EVER))
     kubernetes_api.wait_for_requests(4)
     route.close()
     assert reading() == []
     assert asking().status is None
-    assert [*idle] == []
+    assert [*lines_of(idle)] == []
     kubernetes_api.wait_for_watches(0)
     assert [each for each in [*route._sockets._open] if each.fileno() != -1] == []
     assert route.list(PODS, {}, PATIENCE) == Failure(error="the client is closed")
@@ -259,5 +253,5 @@ def test_a_watch_that_opens_while_the_client_is_closed_is_closed(
 
     monkeypatch.setattr(module, "Stream", close)
     stream: Any = client.watch(PODS, WATCH, FOR_EVER)
-    assert [*stream] == []
+    assert [*lines_of(stream)] == []
     kubernetes_api.wait_for_watches(0)

@@ -75,12 +75,14 @@ def test_facts_are_attributes() -> None:
     assert str(BadKubeconfig("a:b", "it is old")) == "the kubeconfig a:b cannot be used: it is old"
 
 
-def test_without_the_extra_everything_else_is_there() -> None:
+def test_without_the_extra_everything_else_is_there_and_this_says_what_is_missing() -> None:
     script = """
 import sys
 for name in ("kubernetes", "urllib3", "orjson", "yaml"):
     sys.modules[name] = None
 import workpool, workpool.sources.ndjson, workpool.testing.kubernetes
-import workpool.sources.kubernetes.reflector, workpool.sources.kubernetes.errors
+import workpool.sources.kubernetes
 """
-    subprocess.run([sys.executable, "-c", script], check=True)
+    done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "pip install 'workpool[kubernetes]'"

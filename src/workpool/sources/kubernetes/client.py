@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException, IncompleteRead, RemoteDisconnected
 from importlib.metadata import version
-from socket import gaierror
+from socket import gaierror, socket
 from ssl import SSLCertVerificationError, SSLError
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlencode
@@ -22,14 +21,14 @@ from weakref import WeakSet
 
 import orjson
 from urllib3 import BaseHTTPResponse, PoolManager, Timeout
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, ProxyError
-from urllib3.util import parse_url
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, ProxyError, ReadTimeoutError
+from urllib3.util import parse_url, wait_for_read
 from urllib3.util.ssl_match_hostname import CertificateError
 
 from workpool.sources.kubernetes import credentials
 from workpool.sources.kubernetes.connections import Sockets, cut, open_pools, socket_of
 from workpool.sources.kubernetes.errors import BadKubeconfig, KubernetesError, in_one_line
-from workpool.sources.kubernetes.steps import Done, Failure, Page
+from workpool.sources.kubernetes.steps import Done, End, Failure, Lines, Page, Silence
 
 if TYPE_CHECKING:
     from kubernetes.client import Configuration
@@ -40,6 +39,10 @@ CONNECT_TIMEOUT: Final = 10.0
 """Seconds for the connection, and as many for TLS (R16)."""
 USER_AGENT: Final = f"workpool/{version('workpool')}"
 READ_SIZE: Final = 65_536
+_MANY: Final = 256
+"""Lines that are taken together."""
+_BREATH: Final = 0.05
+"""Seconds to wait for the rest of what has begun to come, when there are lines already."""
 WORLD: Final = (HTTPError, HTTPException, OSError, ValueError)
 """What urllib3 raises for what the world does. ValueError is for an address that no request can carry."""
 
@@ -117,7 +120,7 @@ class Client:
         Args:
             path: Below the server's address.
             query: The parameters.
-            timeout: Seconds of silence after which it is given up, and so is the stream later; connecting has its own.
+            timeout: Seconds of silence after which it is given up; connecting has its own, and each read of the stream.
         """
         response = self._get(path, query, timeout, encoding="identity")
         if isinstance(response, Failure):
@@ -211,30 +214,47 @@ class Client:
 
 
 class Stream:
-    """An open watch: its lines, in the batches in which they come.
+    """An open watch, by its lines.
 
-    An iteration ends when the stream does, in order or by a fault, which cannot always be told apart (R8, R38); what
-    comes after the last line break is no line. A line may be as long as it likes, and costs what it is long (R32).
+    It ends when the server or the connection does, in order or by a fault, which cannot always be told apart (R8, R38);
+    what comes after the last line break is no line. A line may be as long as it likes, and costs what it is long (R32).
     """
 
     def __init__(self, response: BaseHTTPResponse) -> None:
         self._response = response
         self._socket = socket_of(response)
+        self._top: socket | None = getattr(response.connection, "sock", None)
+        """The same, or the TLS above it."""
+        self._rest: list[bytes] = []
+        """The line that has no end yet, in pieces."""
         self._reading = threading.Lock()
         """Held by who reads, and by who closes: closing under a read would wait for it."""
         self._closed = False
 
-    def __iter__(self) -> Iterator[list[Any]]:
-        """At least one line each: decoded, or None where it cannot be (R9)."""
-        held = bytearray()
-        try:
-            while read := self._read():
-                held += read
-                if b"\n" in read:
-                    *lines, held = held.split(b"\n")
-                    yield [_decode_line(line) for line in lines]
-        finally:
-            self.close()
+    def read(self, seconds: float) -> Lines | Silence | End:
+        """Wait for lines, and take what else has come by then: each decoded, or None where it cannot be (R9).
+
+        Args:
+            seconds: After so many without any byte, it is Silence; and of no more use.
+        """
+        lines: list[Any] = []
+        end: Silence | End = End()
+        with self._reading:
+            try:
+                while not self._closed and (read := self._read_some(_BREATH if lines else max(seconds, _BREATH))):
+                    *ends, rest = read.split(b"\n")
+                    if ends:
+                        ends[0] = b"".join([*self._rest, ends[0]])
+                        self._rest.clear()
+                        lines += map(_decode_line, ends)
+                    self._rest.append(rest)
+                    if lines and (len(lines) >= _MANY or not self._has_more()):
+                        return Lines(lines)
+            except ReadTimeoutError:
+                end = Silence()
+            except WORLD:
+                pass
+        return Lines(lines) if lines else end
 
     def close(self) -> None:
         """End it, from any thread: one that waits for the next lines gets none."""
@@ -250,13 +270,13 @@ class Stream:
         finally:
             self._reading.release()
 
-    def _read(self) -> bytes:
-        with self._reading:
-            if self._closed:
-                return b""
-            with suppress(*WORLD):
-                return self._response.read1(READ_SIZE)
-            return b""
+    def _read_some(self, seconds: float) -> bytes:
+        if self._top is not None:
+            self._top.settimeout(seconds)
+        return self._response.read1(READ_SIZE)
+
+    def _has_more(self) -> bool:
+        return self._top is not None and wait_for_read(self._top, 0)
 
 
 def explain(error: BaseException, timeout: float) -> str:
@@ -313,7 +333,7 @@ def _decode(body: bytes) -> Any:
         return body.decode(errors="replace").strip() or None
 
 
-def _decode_line(line: bytearray) -> Any:
+def _decode_line(line: bytes) -> Any:
     try:
         return orjson.loads(line)
     except orjson.JSONDecodeError:

@@ -287,6 +287,12 @@ class ApiServer:
         with self._backend.changed:
             self._backend.injected.clear()
 
+    @property
+    def faults(self) -> int:
+        """How many have still to strike."""
+        with self._backend.changed:
+            return len(self._backend.injected)
+
     def strike(self, fault: StreamFault) -> None:
         """Have a fault happen now to each watch that is open, after what it has still to send; `after` is not read."""
         self._backend.strike(fault)
