@@ -15,9 +15,13 @@ def main() -> None:
         app(prog_name="workpool")
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package not in {"typer", "rich", "jmespath"}:
+        if package in {"typer", "rich", "jmespath"}:
+            extra = "cli"
+        elif package in {"kubernetes", "urllib3", "orjson", "yaml"}:
+            extra = "cli,kubernetes"
+        else:
             raise
-        print(f"workpool: the command needs {package}: pip install 'workpool[cli]'", file=sys.stderr)
+        print(f"workpool: the command needs {package}: pip install 'workpool[{extra}]'", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import atexit
 import signal
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Annotated
+from typing import IO, Annotated, NoReturn
 
 import typer
 
@@ -15,8 +17,9 @@ from workpool.cli.handlers import load_handler
 from workpool.cli.keys import KeyExpression
 from workpool.cli.live import LiveLine
 from workpool.cli.output import Complaint, flush_last, leave_now, open_closed_streams, put, restore_signals, say
-from workpool.cli.reader import BadLines
+from workpool.cli.reader import BadLines, NdjsonReader, Reader
 from workpool.cli.run import Run
+from workpool.cli.summary import Summary
 from workpool.sources.ndjson import NdjsonSource
 
 __all__ = ["app"]
@@ -26,6 +29,7 @@ _EPILOG = """\b
 Examples:
   workpool run pods.py:follow --source pods.gz --key object.metadata.uid
   tail -f log | workpool run shop.orders:book --source - --key customer,item
+  workpool run pods.py:follow --source k8s:v1/pods -n shop --key label:app
 
 \b
 Exit codes:
@@ -52,10 +56,29 @@ class OnBadLine(StrEnum):
     skip = "skip"
 
 
+Namespace = Annotated[str | None, typer.Option("-n", "--namespace", metavar="NAME", help="Only in this namespace.")]
+Selector = Annotated[
+    str | None, typer.Option("-l", "--selector", metavar="LABELS", help="Only with such labels: app=web,tier!=cache.")
+]
+FieldSelector = Annotated[
+    str | None, typer.Option(metavar="FIELDS", help="Only with such fields: spec.nodeName=node-1.")
+]
+Kubeconfig = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Where the cluster is, if not in $KUBECONFIG or ~/.kube/config.")
+]
+Context = Annotated[str | None, typer.Option(metavar="NAME", help="Another context than the current one.")]
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         print(f"workpool {version('workpool')}")
         raise typer.Exit
+
+
+kubernetes: typer.Typer = typer.Typer(
+    help="What there is to do with Kubernetes beside reading it.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(kubernetes, name="kubernetes")
 
 
 @app.callback(help=_MAIN_HELP)
@@ -75,15 +98,25 @@ def run(
     *,
     source: Annotated[
         str,
-        typer.Option(metavar="SOURCE", help="Newline-delimited JSON: a file, plain or .gz, or '-', standard input."),
-    ],
-    key: Annotated[
-        str,
         typer.Option(
-            metavar="EXPR",
-            help="Where an event has its key, in JMESPath: object.metadata.uid; with commas, a key of several parts.",
+            metavar="SOURCE",
+            help="Newline-delimited JSON: a file, plain or .gz, or '-', standard input. Or k8s:RESOURCE, a watch of "
+            "Kubernetes: k8s:v1/pods, k8s:apps/v1/deployments.",
         ),
     ],
+    key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="EXPR",
+            help="Where an event has its key, in JMESPath: object.metadata.uid; with commas, a key of several parts. "
+            "Of Kubernetes also label:NAME, annotation:NAME, uid, or namespace/name, which it is if none is given.",
+        ),
+    ] = None,
+    namespace: Namespace = None,
+    selector: Selector = None,
+    field_selector: FieldSelector = None,
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -112,19 +145,71 @@ def run(
 
     Ctrl-C once stops reading and handles what was read; twice stops, and says what is left.
     """
+
+    def prepare() -> Run:
+        handler = load_handler(handlers)
+        bad = BadLines(on_bad_line is OnBadLine.skip, _open_kept(bad_lines, on_bad_line, source))
+        place = _Place(namespace, selector, field_selector, kubeconfig, context)
+        return Run(handler, _open(source, key, bad, place), bad, workers=workers, max_backlog=max_backlog or None)
+
+    _perform(prepare, lambda summary: put(summary.to_json() + "\n") if json else _show(summary))
+
+
+@kubernetes.command()
+def record(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="k8s:RESOURCE, as k8s:v1/pods.")],
+    *,
+    namespace: Namespace = None,
+    selector: Selector = None,
+    field_selector: FieldSelector = None,
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+) -> None:
+    """Print every change of a resource, one JSON object a line, until Ctrl-C: a stream that `run` can replay.
+
+    First all objects that are there, then what becomes of them.
+    """
+
+    def prepare() -> Run:
+        from workpool.cli.kubernetes import record_all, write_event  # noqa: PLC0415
+
+        place = _Place(namespace, selector, field_selector, kubeconfig, context)
+        reader = record_all(source, **asdict(place))
+        return Run(write_event, reader, BadLines(skip=False), workers=1, max_backlog=10_000)
+
+    _perform(prepare, _show)
+
+
+@kubernetes.command()
+def rbac(
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="k8s:RESOURCE, as k8s:v1/pods.")],
+    *,
+    namespace: Namespace = None,
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+) -> None:
+    """Print the Role and its binding that reading some resources needs; without -n, for all namespaces.
+
+    A resource in full, as k8s:apps/v1/deployments, needs no cluster to be asked.
+    """
+    try:
+        from workpool.cli.kubernetes import print_rbac  # noqa: PLC0415
+
+        text = print_rbac(sources, namespace, kubeconfig, context)
+    except Complaint as complaint:
+        say(str(complaint))
+        raise typer.Exit(2) from None
+    raise typer.Exit(0 if put(text) else 1)
+
+
+def _perform(prepare: Callable[[], Run], tell: Callable[[Summary], bool]) -> NoReturn:
+    """Run to the end, tell what it came to, and leave."""
     open_closed_streams()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # A shell starts background jobs deaf to it.
     atexit.register(flush_last)  # Before the handlers register theirs, so that it comes after them.
     try:
         with LiveLine() as line:
-            job = Run(
-                load_handler(handlers),
-                _open(source),
-                KeyExpression(key),
-                BadLines(on_bad_line is OnBadLine.skip, _open_kept(bad_lines, on_bad_line, source)),
-                workers=workers,
-                max_backlog=max_backlog or None,
-            )
+            job = prepare()
             summary = job(line)
     except Complaint as complaint:
         say(str(complaint))
@@ -133,18 +218,42 @@ def run(
         raise typer.Exit(130) from None
     code = job.exit_code
     restore_signals()
-    if not json:
-        say(summary.to_text(), prefix="")
-    elif not put(summary.to_json() + "\n"):
+    if not tell(summary):
         code = code or 1
     if job.in_flight:
         leave_now(code)
     raise typer.Exit(code)
 
 
-def _open(source: str) -> NdjsonSource:
+def _show(summary: Summary) -> bool:
+    say(summary.to_text(), prefix="")
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a resource of Kubernetes is, and which of its objects."""
+
+    namespace: str | None
+    selector: str | None
+    field_selector: str | None
+    kubeconfig: str | None
+    context: str | None
+
+
+def _open(source: str, key: str | None, bad_lines: BadLines, place: _Place) -> Reader:
+    if source.startswith("k8s:"):
+        from workpool.cli.kubernetes import open_watch  # noqa: PLC0415
+
+        return open_watch(source, key, **asdict(place))
+    for name, value in asdict(place).items():
+        if value is not None:
+            raise Complaint(f"--{name.replace('_', '-')} is for a source of Kubernetes, as k8s:v1/pods")
+    if key is None:
+        raise Complaint("--key is needed: where an event has its key, in JMESPath, as object.metadata.uid")
+    find = KeyExpression(key)
     try:
-        return NdjsonSource(source)
+        return NdjsonReader(NdjsonSource(source), find, bad_lines)
     except OSError as error:
         raise Complaint(f"cannot read {source}: {error.strerror}") from error
 

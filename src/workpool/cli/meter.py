@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable
-from typing import Final
+from collections.abc import Hashable, Iterable
+from typing import Any, Final
 
-__all__ = ["MAX_KEYS", "Meter"]
+from workpool.intake import Intake
+from workpool.threads import EventWorkerPool
+
+__all__ = ["MAX_KEYS", "Meter", "MeteredIntake"]
 
 MAX_KEYS: Final = 1_000_000
 """Distinct keys are counted up to here. To count them is to keep them, and every buffer has a bound."""
@@ -67,3 +70,19 @@ class Meter:
         """The most events that one key has at this instant. O(active keys)."""
         with self._lock:
             return max(self._depths.values(), default=0)
+
+
+class MeteredIntake(Intake[Hashable, tuple[int, Any]]):
+    """The way into the pool of a run: it counts and numbers each event."""
+
+    def __init__(self, pool: EventWorkerPool[Hashable, tuple[int, Any]], meter: Meter) -> None:
+        super().__init__(pool)
+        self._meter = meter
+
+    def add(self, key: Hashable, event: Any) -> bool:
+        """Add an event."""
+        return super().add(key, (self._meter.add(key), event))
+
+    def add_many(self, pairs: Iterable[tuple[Hashable, Any]]) -> bool:
+        """Add events."""
+        return super().add_many((key, (self._meter.add(key), event)) for key, event in pairs)

@@ -1,17 +1,19 @@
-"""The thread that reads the source and feeds the pool, and what it does with bad lines."""
+"""The thread that reads a source and feeds the pool, and what becomes of bad lines."""
 
 from __future__ import annotations
 
+import abc
 import threading
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import IO, Any, Final
 
 from workpool.cli.keys import NoKey
+from workpool.cli.meter import MeteredIntake
 from workpool.cli.output import say
 from workpool.errors import HandlerError, PoolClosed
 from workpool.sources.ndjson import BadLine, NdjsonSource
 
-__all__ = ["BadLines", "Reader"]
+__all__ = ["BadLines", "NdjsonReader", "Reader"]
 
 _TOLD: Final = 10
 
@@ -55,41 +57,46 @@ class BadLines:
             say("more bad lines follow; they are counted, and no longer shown")
 
 
-class Reader:
-    """Reads a source to its end, in a thread of its own, so that no blocked read makes the command deaf.
+class Reader(abc.ABC):
+    """Reads a source, in a thread of its own, so that no blocked read makes the command deaf.
 
     The thread is a daemon: a read of standard input cannot be interrupted, and the process must not wait for it.
-
-    Args:
-        source: What to read.
-        key_of: Finds the key of an event, or raises NoKey.
-        feed: Adds events with their keys to the pool, each as it comes.
-        bad_lines: Takes the lines that are no events, or have no key.
-        ended: Set when the reading has ended, in any way.
     """
 
-    def __init__(
-        self,
-        source: NdjsonSource,
-        key_of: Callable[[Any], Hashable],
-        feed: Callable[[Iterable[tuple[Hashable, Any]]], object],
-        bad_lines: BadLines,
-        ended: threading.Event,
-    ) -> None:
+    def __init__(self) -> None:
         self.is_done: bool = False
         """The source was read to its end, and all its events are known."""
         self.trouble: str | None = None
         """Why the reading ended before the source did; said already. None where nothing is wrong with the source."""
-        self._source, self._key_of, self._feed, self._bad_lines, self._ended = source, key_of, feed, bad_lines, ended
-        self._thread = threading.Thread(target=self._read, name="workpool-reader", daemon=True)
 
-    def start(self) -> None:
-        """Begin to read."""
-        self._thread.start()
+    def start(self, intake: MeteredIntake, ended: threading.Event) -> None:
+        """Begin to read.
 
-    def _read(self) -> None:
+        Args:
+            intake: Takes the events, each as it comes.
+            ended: Set when the reading has ended, in any way.
+        """
+        threading.Thread(target=self._read, args=(intake, ended), name="workpool-reader", daemon=True).start()
+
+    def stop(self) -> None:
+        """Read no more, where the source can be told; else the pool refuses what still comes."""
+        return
+
+    def fraction(self) -> float | None:
+        """How much of the source has been read; None where that is not known."""
+        return None
+
+    @abc.abstractmethod
+    def _feed(self, intake: MeteredIntake) -> None:
+        """Add all events."""
+
+    def _close(self) -> None:
+        """Let the source go."""
+        return
+
+    def _read(self, intake: MeteredIntake, ended: threading.Event) -> None:
         try:
-            self._feed(self._events())
+            self._feed(intake)
             self.is_done = True
         except (PoolClosed, HandlerError):
             pass  # The main thread closed the pool, or its handler failed; either is told elsewhere.
@@ -97,8 +104,32 @@ class Reader:
             self.trouble = str(error) or type(error).__name__
             say(self.trouble)
         finally:
-            self._source.close()
-            self._ended.set()
+            self._close()
+            ended.set()
+
+
+class NdjsonReader(Reader):
+    """Reads lines.
+
+    Args:
+        source: What to read.
+        key_of: Finds the key of an event, or raises NoKey.
+        bad_lines: Takes the lines that are no events, or have no key.
+    """
+
+    def __init__(self, source: NdjsonSource, key_of: Callable[[Any], Hashable], bad_lines: BadLines) -> None:
+        super().__init__()
+        self._source, self._key_of, self._bad_lines = source, key_of, bad_lines
+
+    def fraction(self) -> float | None:
+        """How much of a regular file has been read."""
+        return self._source.fraction()
+
+    def _feed(self, intake: MeteredIntake) -> None:
+        intake.add_many(self._events())
+
+    def _close(self) -> None:
+        self._source.close()
 
     def _events(self) -> Iterator[tuple[Hashable, Any]]:
         """The events, each with its key."""

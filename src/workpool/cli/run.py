@@ -17,19 +17,18 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable
 from types import FrameType
 from typing import Any, Final
 
 from workpool.cli.live import LiveLine
-from workpool.cli.meter import Meter
+from workpool.cli.meter import Meter, MeteredIntake
 from workpool.cli.output import Complaint, say, stdout_is_gone
 from workpool.cli.progress import Progress
 from workpool.cli.reader import BadLines, Reader
 from workpool.cli.summary import Summary
 from workpool.errors import HandlerError, StopTimeout
 from workpool.handlers import Delivery, takes_delivery
-from workpool.sources.ndjson import NdjsonSource
 from workpool.threads import EventWorkerPool
 
 __all__ = ["Run"]
@@ -49,8 +48,7 @@ class Run:
 
     Args:
         handler: The user's.
-        source: Where the events come from.
-        key_of: Finds the key of an event, or raises NoKey.
+        reader: Reads the events.
         bad_lines: Takes what is no event, or has no key.
         workers: As for the pool.
         max_backlog: As for the pool.
@@ -59,8 +57,7 @@ class Run:
     def __init__(
         self,
         handler: Callable[..., object],
-        source: NdjsonSource,
-        key_of: Callable[[Any], Hashable],
+        reader: Reader,
         bad_lines: BadLines,
         *,
         workers: int | None,
@@ -70,7 +67,7 @@ class Run:
         """Keys whose handlers had not returned when the run gave up waiting for them."""
         self._handler = handler
         self._takes_delivery = takes_delivery(handler)
-        self._source = source
+        self._reader = reader
         self._bad_lines = bad_lines
         self._pool: EventWorkerPool[Hashable, _Event] = EventWorkerPool(
             self._handle, workers=workers, max_backlog=max_backlog, name="run"
@@ -79,7 +76,6 @@ class Run:
         self._progress = Progress()
         self._over = threading.Event()
         """There is nothing more to read, or no more use in it."""
-        self._reader = Reader(source, key_of, self._feed, bad_lines, self._over)
         self._signals: list[int] = []
         self._failures: list[BaseException] = []
         self._unheard: list[BaseException] = []
@@ -100,7 +96,7 @@ class Run:
             self._pool.start()
         except RuntimeError as error:
             raise Complaint(f"cannot start {self._pool.workers:,} workers: {error}") from error
-        self._reader.start()
+        self._reader.start(MeteredIntake(self._pool, self._meter), self._over)
         while not (self._over.wait(_TICK) or self._signals):
             self._draw(line)
         left = self._end(line)
@@ -140,10 +136,11 @@ class Run:
     def _draw(self, line: LiveLine) -> None:
         if line.is_shown:
             known, deepest = self._reader.is_done, self._meter.deepest_now()
-            line.draw(self._progress.text(self._pool.stats(), deepest, known=known, fraction=self._source.fraction()))
+            line.draw(self._progress.text(self._pool.stats(), deepest, known=known, fraction=self._reader.fraction()))
 
     def _end(self, line: LiveLine) -> list[Hashable]:
         """Drain, or stop once a second signal asks for it. Returns the keys of the events that are left."""
+        self._reader.stop()
         answered, deadline = 0, math.inf
         while True:
             signals, stats = len(self._signals), self._pool.stats()
@@ -172,9 +169,6 @@ class Run:
         return None
 
     # On the reader's thread and on the workers'.
-
-    def _feed(self, events: Iterable[tuple[Hashable, Any]]) -> None:
-        self._pool.add_many((key, (self._meter.add(key), event)) for key, event in events)
 
     def _handle(self, numbered: _Event, delivery: Delivery) -> None:
         number, event = numbered
