@@ -61,6 +61,12 @@ def wait_until_written(server: ApiServer, **ready: str) -> None:
     server.wait_for(lambda: written(server) == expected)
 
 
+def wait_until_started(server: ApiServer) -> None:
+    """Wait until what was there is written: for each pod, a write was tried, and a fault strikes none of those."""
+    server.wait_for_requests(3, "update")
+    wait_until_written(server, web="a", db="c")
+
+
 @contextmanager
 def running(server: ApiServer, given_up: int = 0) -> Iterator[Any]:
     """A controller that runs in this process. Afterwards, all events but so many are handled.
@@ -139,7 +145,7 @@ def test_a_write_that_fails_is_tried_again(server: ApiServer, verb: str) -> None
     if verb == "create":
         server.inject(verb, Answer(500))
     with running(server):
-        wait_until_written(server, web="a", db="c")
+        wait_until_started(server)
         if verb != "create":
             server.inject(verb, Answer(500))
         server.patch("v1/pods", "b", {"status": READY}, "shop")
@@ -151,7 +157,7 @@ def test_a_write_that_fails_is_tried_again(server: ApiServer, verb: str) -> None
 
 def test_a_write_that_is_given_up_on_is_made_good_by_the_next(server: ApiServer) -> None:
     with running(server, given_up=1) as controller:
-        wait_until_written(server, web="a", db="c")
+        wait_until_started(server)
         server.inject("update", Answer(500))
         server.patch("v1/pods", "b", {"status": READY}, "shop")
         eventually(lambda: len(controller.pool.dead()) == 1)
@@ -165,7 +171,7 @@ def test_it_ends_by_a_signal_and_handles_what_was_added(server: ApiServer, numbe
     config = os.environ["KUBECONFIG"]
     command = [sys.executable, str(CONTROLLER)]
     with started("shop", command=command, env=environment(KUBECONFIG=config)) as process:
-        wait_until_written(server, web="a", db="c")
+        wait_until_started(server)
         server.wait_for_watches(1)
         server.inject("update", Answer(500))
         server.patch("v1/pods", "b", {"status": READY}, "shop")
