@@ -77,7 +77,9 @@ class Intake(Generic[K, E]):
         return False
 
     def mark(self, key: K, gate: Any) -> bool:
-        """Have `gate.put(None)` called when all that was accepted under a key until now has ended; not within a lock.
+        """Have `gate.put(None)` called when all that was accepted under a key until now has ended.
+
+        It is called by whichever worker ends the last of it, inside the pool: it must be quick, and not call the pool.
 
         Returns:
             False where there is nothing to wait for: `gate` will not be called.
