@@ -1370,6 +1370,13 @@ BUGS = [
         "sources/kubernetes/test_watch_rules.py::test_r27_events_under_a_third_key_wait_for_those_under_the_second",
     ),
     Bug(
+        "reader that waits for a move not let go",
+        "sources/kubernetes/source.py",
+        "        moving.let_go()\n",
+        "",
+        "sources/kubernetes/test_watch_rules.py::test_r31_stop_while_too_many_events_wait_for_their_old_key",
+    ),
+    Bug(
         "events of a watch kept until there are many",
         "sources/kubernetes/reader.py",
         "        self._add()\n        if isinstance(step, Read):",

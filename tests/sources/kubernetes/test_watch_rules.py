@@ -19,7 +19,7 @@ import pytest
 from sources.kubernetes.follower import Follower, pod
 from support import PATIENCE, Gate, eventually, has_adders, in_thread
 from workpool import EventWorkerPool
-from workpool.sources.kubernetes import Event, annotation, label, watch
+from workpool.sources.kubernetes import Event, annotation, label, moving, watch
 from workpool.testing.kubernetes import (
     Answer,
     ApiServer,
@@ -550,6 +550,24 @@ def test_r31_stop_interrupts_a_read_that_is_blocked(
     server.wait_for_watches(0)
     assert follower.pool.stats().added == added
     assert not [each for each in threading.enumerate() if each.name == "workpool-kubernetes"]
+
+
+def test_r31_stop_while_too_many_events_wait_for_their_old_key(
+    server: ApiServer, follow: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moving, "MAX_KEPT", 3)
+    gate = Gate()
+    follower = follow(handle=lambda event: gate(event) if event.key == "A" else None, key=label("app"))
+    gate.wait_inside()
+    server.wait_for_watches(1)
+    for number in range(10):
+        server.patch("v1/pods", "a", {"metadata": {"labels": {"app": "B", "n": str(number)}}})
+    server.create("v1/pods", pod("d"))
+    eventually(lambda: follower.source._moving._count == 3)
+    follower.source.stop()
+    follower.running()
+    assert sorted(follower.told()) == ["ADDED b", "ADDED c"], "the reader waited, and then added nothing"
+    gate.open.set()
 
 
 def test_r31_stop_while_it_waits_for_the_next_try(server: ApiServer, follow: Any) -> None:

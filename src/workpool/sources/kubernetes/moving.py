@@ -65,11 +65,15 @@ class Moving:
             self._changed.wait_for(lambda: self._closed or self._count < MAX_KEPT)
             return not self._closed
 
-    def close(self) -> None:
-        """Add nothing more, and end the thread. The intake is closed already."""
+    def let_go(self) -> None:
+        """Let a reader go that waits here, from any thread. The intake is closed already."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+    def close(self) -> None:
+        """Add nothing more, and end the thread. The intake is closed already."""
+        self.let_go()
         self._over.put(None)
         if self._thread is not None:
             self._thread.join()

@@ -108,6 +108,7 @@ class KubernetesSource:
         self._lock = threading.Lock()
         """Around who reads it, and whether it is to be read."""
         self._intake: Intake[Any, Any] | None = None
+        self._moving: Moving | None = None
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self._synced = threading.Event()
@@ -141,10 +142,10 @@ class KubernetesSource:
         with self._lock:
             if self._thread is not None:
                 raise RuntimeError(f"the {self.name} has been read already: make another")
-            self._intake, self._thread = intake, threading.current_thread()
+            self._intake, self._moving, self._thread = intake, Moving(intake), threading.current_thread()
         try:
             if not self._stopping.is_set():
-                self._read(intake)
+                self._read(intake, self._moving)
         except Stopped:
             pass
         finally:
@@ -158,19 +159,19 @@ class KubernetesSource:
         """
         with self._lock:
             self._stopping.set()
-            intake, thread = self._intake, self._thread
-        if intake is None:
+            intake, moving, thread = self._intake, self._moving, self._thread
+        if intake is None or moving is None:
             self._client.close()
             return
         intake.close()
+        moving.let_go()
         for _ in range(_MOMENTS):
             self._client.interrupt()  # Again and again: a request may have begun just now.
             if thread is threading.current_thread() or self._over.wait(_MOMENT):
                 break
 
-    def _read(self, intake: Intake[Any, Any]) -> None:
+    def _read(self, intake: Intake[Any, Any], moving: Moving) -> None:
         path = find(self._client, self._resource).path(self._namespace)
-        moving = Moving(intake)
         reader = Reader(
             self._client, path, self._query, moving, self._stopping,
             idle=self._idle, synced=self._synced.set, name=self.name,
