@@ -23,8 +23,8 @@ try:
     from workpool.sources.kubernetes.events import Event
     from workpool.sources.kubernetes.keys import Key, KeyFunction, Missing, MissingKey, annotation, label
     from workpool.sources.kubernetes.source import KubernetesSource, watch
-except ModuleNotFoundError as error:
-    error.add_note("pip install 'workpool[kubernetes]'")
+except ModuleNotFoundError as _error:
+    _error.add_note("pip install 'workpool[kubernetes]'")
     raise
 
 __all__ = [
