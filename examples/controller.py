@@ -30,9 +30,9 @@ class Controller:
         self.source = watch("v1/pods", namespace=namespace, key=label("app"), missing="skip", resync=600)
 
     def follow(self, event: Event) -> None:
-        app, name, old = str(event.key), event.object["metadata"]["name"], event.old
-        if event.type == "MODIFIED" and old and (last := old["metadata"]["labels"]["app"]) != app:
-            self.pool.add(last, Event("DELETED", old, last))  # Its old app is another lane, so that hears of it too.
+        app, name = str(event.key), event.object["metadata"]["name"]
+        if event.type == "MODIFIED" and (old := event.old_key) != app:
+            self.pool.add(old, Event("DELETED", event.object, old))  # Its old app is another lane: it hears of it too.
         pods = self.apps.setdefault(app, {})
         pods[name] = is_ready(event.object)
         if event.type == "DELETED":

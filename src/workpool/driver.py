@@ -280,7 +280,7 @@ class Driver(Seat, abc.ABC, Generic[K, E]):
         else:
             self._say(
                 logging.WARNING, "pool %r: the handler of key %s raised at attempt %d; once more in %.3g s: %s",
-                core.name, describe(key), attempt, decision, text,
+                core.name, describe(key), attempt, decision, " ".join(text.split()),
             )  # fmt: skip
             return True
         self._say(

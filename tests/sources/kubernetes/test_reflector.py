@@ -796,6 +796,12 @@ def test_r33_a_hundred_thousand_objects_that_came_and_went_leave_nothing() -> No
     assert sys.getsizeof(script.reflector.known) <= size
 
 
+def test_r33_an_object_is_kept_in_as_much_memory_as_its_json_takes() -> None:
+    script = watching(pod("a", 1, 9, size=5))
+    (known,) = script.reflector.known.values()
+    assert sys.getsizeof(known.packed) == sys.getsizeof(b"") + len(known.packed)
+
+
 def test_r33_a_list_is_not_kept() -> None:
     script = Script()
     script.says(page(*[pod(f"p{at}", at, 9) for at in range(1000)], version=10))

@@ -19,7 +19,16 @@ import pytest
 from sources.kubernetes.follower import Follower, pod
 from support import PATIENCE, Gate, eventually, has_adders, in_thread
 from workpool import EventWorkerPool
-from workpool.sources.kubernetes import Event, annotation, label, moving, watch
+from workpool.sources.kubernetes import (
+    Event,
+    Forbidden,
+    NotAuthorized,
+    UnknownResource,
+    annotation,
+    label,
+    moving,
+    watch,
+)
 from workpool.testing.kubernetes import (
     Answer,
     ApiServer,
@@ -107,6 +116,15 @@ def test_r05_an_empty_list_is_synced(kubernetes_api: ApiServer, tmp_path: Path) 
         kubernetes_api.create("v1/pods", pod("a"))
         follower.wait_for_events(1)
         assert not follower.events[0].initial
+
+
+def test_r05_who_waits_for_a_source_that_ends_before_is_told(server: ApiServer, follow: Any) -> None:
+    server.inject("list", Hang(after=None))
+    follower = follow()
+    server.wait_for_requests(1, "list")
+    waiting = in_thread(follower.source.wait_synced)
+    follower.source.stop()
+    assert waiting() is False
 
 
 def test_r05_synced_comes_when_all_that_was_there_is_added(server: ApiServer, follow: Any) -> None:
@@ -274,6 +292,17 @@ def test_r17_a_source_that_gives_up_says_so(server: ApiServer, tmp_path: Path) -
     follower.pool.drain(PATIENCE)
 
 
+@pytest.mark.parametrize(("code", "kind"), [(401, NotAuthorized), (403, Forbidden), (404, UnknownResource)])
+def test_r17_a_source_that_gives_up_on_a_refusal_raises_it(
+    server: ApiServer, tmp_path: Path, code: int, kind: type[Exception]
+) -> None:
+    follower = Follower(server, tmp_path, give_up_after=0.01)
+    server.inject("list", Answer(code), times=None)
+    with pytest.raises(kind):
+        follower.pool.run(follower.source)
+    follower.pool.drain(PATIENCE)
+
+
 def test_r36_an_error_in_the_stream_is_retried_and_then_leads_to_a_list(server: ApiServer, follow: Any) -> None:
     server.inject("watch", ErrorEvent(stream_error("etcd event received with PrevKv=nil")), times=3)
     follower = follow()
@@ -423,6 +452,7 @@ def test_r27_events_under_a_new_key_wait_for_those_under_the_old_one(server: Api
     follower.wait_for_events(7)
     assert follower.told()[3:] == ["ADDED a", "MODIFIED a", "MODIFIED a", "DELETED a"]
     assert [event.key for event in follower.events[3:]] == ["A", "B", "C", "C"]
+    assert [event.old_key for event in follower.events[3:]] == [None, "A", "B", "C"]
 
 
 def test_r27_events_under_a_third_key_wait_for_those_under_the_second(server: ApiServer, follow: Any) -> None:

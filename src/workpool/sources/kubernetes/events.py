@@ -32,6 +32,8 @@ class Event:
     """It was there when the source started."""
     resync: bool = False
     """Nothing has changed; the source repeats what it knows."""
+    old_key: Hashable = None
+    """The key that it was under before; None for ADDED. Where that is another, only this event tells of the change."""
 
     @property
     def old(self) -> dict[str, Any] | None:

@@ -383,26 +383,26 @@ class Reflector:
             if known is not None:
                 yield from self._remove(name, known)
             return
-        packed = dumps(object if self._keep_old else _stub(object))  # Before a handler has it, who may change it.
+        packed = _pack(object if self._keep_old else _stub(object))  # Before a handler has it, who may change it.
         if known is None:
             yield Emit(Event("ADDED", object, key, initial=initial))
         else:
             old = known.packed if self._keep_old else None
-            yield Emit(Event("MODIFIED", object, key, old), None if key == last else last)
+            yield Emit(Event("MODIFIED", object, key, old, old_key=last), None if key == last else last)
         self.known[name] = Known(item.uid, item.version, key, packed)
 
     def _remove(self, name: str, known: Known, object: dict[str, Any] | None = None) -> Steps[None]:
         """Tell that an object is gone, as the server has said it or (R18) as it was last known."""
         old = known.packed if self._keep_old else None
         last = loads(known.packed) if object is None else object
-        yield Emit(Event("DELETED", last, known.key, old, object is None))
+        yield Emit(Event("DELETED", last, known.key, old, object is None, old_key=known.key))
         del self.known[name]
         if not self.known:
             self.known = {}  # A dict that grew never shrinks by itself.
 
     def _repeat(self) -> Steps[None]:
         for known in list(self.known.values()):
-            yield Emit(Event("MODIFIED", loads(known.packed), known.key, known.packed, resync=True))
+            yield Emit(Event("MODIFIED", loads(known.packed), known.key, known.packed, resync=True, old_key=known.key))
         self._resync_due = self._now + self._resync
 
     # What goes wrong.
@@ -437,6 +437,11 @@ def _period(name: str, value: float) -> float:
     if duration(name, value) == 0:
         raise ValueError(f"{name} must be more than 0 seconds")
     return value
+
+
+def _pack(object: dict[str, Any]) -> bytes:
+    """JSON, in as much memory as it takes: what comes from `dumps` has more, for what might have followed."""
+    return bytes(memoryview(dumps(object)))
 
 
 def _stub(object: dict[str, Any]) -> dict[str, Any]:

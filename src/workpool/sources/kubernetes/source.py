@@ -105,13 +105,15 @@ class KubernetesSource:
         self._client, self._resource, self._namespace, self._query, self._idle, self._make = (
             client, resource, namespace, query, idle, make,
         )  # fmt: skip
-        self._lock = threading.Lock()
-        """Around who reads it, and whether it is to be read."""
+        self._lock = threading.RLock()
+        """Around who reads it, and whether it is to be read. Re-entrant: a signal handler may stop it, too."""
         self._intake: Intake[Any, Any] | None = None
         self._moving: Moving | None = None
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
-        self._synced = threading.Event()
+        self._synced = False
+        self._settled = threading.Event()
+        """It is synced, or over."""
         self._over = threading.Event()
 
     def check(self) -> None:
@@ -128,8 +130,16 @@ class KubernetesSource:
             raise error_of(found, self._client.server, "list", self._resource, self._namespace)
 
     def wait_synced(self, timeout: float | None = None) -> bool:
-        """Wait until all that was there at the start is added; whether it is, after so many seconds."""
-        return self._synced.wait(timeout)
+        """Wait until all that was there at the start is added.
+
+        Args:
+            timeout: How many seconds to wait at most; None until that is so, or the source has ended.
+
+        Returns:
+            Whether it is.
+        """
+        self._settled.wait(timeout)
+        return self._synced
 
     def feed(self, intake: Intake[Any, Any]) -> None:
         """Add every change to a pool, until it is stopped: what `pool.run` calls.
@@ -151,6 +161,7 @@ class KubernetesSource:
         finally:
             self._client.close()
             self._over.set()
+            self._settled.set()
 
     def stop(self) -> None:
         """End it, from any thread and any number of times. Once this returns nothing more is added.
@@ -162,6 +173,7 @@ class KubernetesSource:
             intake, moving, thread = self._intake, self._moving, self._thread
         if intake is None or moving is None:
             self._client.close()
+            self._settled.set()
             return
         intake.close()
         moving.let_go()
@@ -174,7 +186,7 @@ class KubernetesSource:
         path = find(self._client, self._resource).path(self._namespace)
         reader = Reader(
             self._client, path, self._query, moving, self._stopping,
-            idle=self._idle, synced=self._synced.set, name=self.name,
+            idle=self._idle, synced=self._sync, name=self.name,
         )  # fmt: skip
         try:
             reflector = self._make(monotonic(), random())
@@ -187,6 +199,13 @@ class KubernetesSource:
             moving.close()
         if step.why.error is not None:
             raise step.why.error
+        if step.why.status in (401, 403, 404):
+            failure = Failure(step.why.status)
+            raise error_of(failure, self._client.server, step.why.what, self._resource, self._namespace)
         raise KubernetesError(
             f"{self.name}: given up after {step.why.lasting:.0f} s without success; the last: {step.why.text}"
         )
+
+    def _sync(self) -> None:
+        self._synced = True
+        self._settled.set()
