@@ -12,6 +12,7 @@ from benchmarks.report import describe_twin, format_table, write_page
 from benchmarks.targets import list_targets, summarize
 from benchmarks.workloads import adding, backlog, features, ideal, latency, loop, memory, noop, retries
 from benchmarks.workloads.common import FULL, QUICK
+from benchmarks.workloads.kubernetes import tables as kubernetes
 from benchmarks.workloads.residue import STATM
 
 WORKLOADS = {
@@ -28,7 +29,13 @@ WORKLOADS = {
     "ideal": ideal.measure,
     "memory": memory.measure_waiting,
     "residue": memory.measure_residue,
+    "kubernetes/events": kubernetes.measure_events,
+    "kubernetes/start": kubernetes.measure_start,
+    "kubernetes/memory": kubernetes.measure_memory,
+    "kubernetes/residue": kubernetes.measure_residue,
 }
+SIZES = ("residue", "kubernetes/memory", "kubernetes/residue")
+"""What they measure is the size of a process."""
 DOCS = Path(__file__).parent.parent / "docs"
 
 _EXAMPLES = f"""\
@@ -38,6 +45,7 @@ examples:
   python -m benchmarks                        all of it, about 11 minutes; writes docs/benchmarks.md and .png
   python -m benchmarks --quick --check        in a minute: roughly where the targets stand
   python -m benchmarks --only backlog         one workload, its table on standard output
+  python -m benchmarks --only kubernetes      all whose names begin so, up to the slash
 """
 
 
@@ -52,11 +60,14 @@ def main() -> None:
     parser.add_argument("--only", metavar="NAME[,NAME]", help="these workloads only")
     parser.add_argument("--check", action="store_true", help="say of each target whether it is met; always exits 0")
     options = parser.parse_args()
-    names = options.only.split(",") if options.only else list(WORKLOADS)
-    if unknown := [name for name in names if name not in WORKLOADS]:
-        parser.error(f"there is no workload {unknown[0]!r}; there are {', '.join(WORKLOADS)}")
-    if "residue" in names and not STATM.exists():
-        parser.error(f"residue reads {STATM}, which this system does not have; name the others with --only")
+    names: list[str] = []
+    for only in options.only.split(",") if options.only else WORKLOADS:
+        found = [name for name in WORKLOADS if only in (name, name.partition("/")[0])]
+        if not found:
+            parser.error(f"there is no workload {only!r}; there are {', '.join(WORKLOADS)}")
+        names += found
+    if (unreadable := [name for name in names if name in SIZES]) and not STATM.exists():
+        parser.error(f"{unreadable[0]} reads {STATM}, which this system does not have; name the others with --only")
     partly = options.quick or options.only
     if not partly:
         try:

@@ -118,6 +118,7 @@ def _compare(table: Table) -> list[str]:
         f"{row}: {_round(min(scores))} to {_round(max(scores))}{unit}."
         for row, series in ours.items()
         for scores in [[cell.score for cell in series.values()]]
+        if scores
     ]
     if ours:
         cheaper = {row: _list_cheaper(table.series(row), ours.values()) for row in table.rows if row not in ours}

@@ -11,6 +11,9 @@ from benchmarks.reference import COMPILED
 from benchmarks.subjects import BOUNDED, MANY, OURS, REFERENCE, TASKS, UNBOUNDED
 from benchmarks.workloads.features import BESIDE
 from benchmarks.workloads.ideal import as_slept
+from benchmarks.workloads.kubernetes.tables import CLOCK
+from benchmarks.workloads.kubernetes.tables import NEEDED as NEEDED_BY_WATCH
+from benchmarks.workloads.kubernetes.watchers import JSON
 from benchmarks.workloads.memory import NEEDED, NEEDED_BY_REFERENCE
 
 Figures = dict[str, float]
@@ -137,8 +140,15 @@ def _list_references(found: Found) -> list[Target]:
 
 
 def _list_either(found: Found) -> list[Target]:
-    what = "healthy events beside 100,000 keys that back off to the same without them"
-    return [_of("twin" if COMPILED else "reference", Target(what, 1.1, found.at("retries", [UNBOUNDED])))]
+    backing = "healthy events beside 100,000 keys that back off to the same without them"
+    watched = found.at("kubernetes/events", [BOUNDED], [CLOCK])
+    gone = found.last("kubernetes/residue", NEEDED_BY_WATCH)
+    targets = [
+        Target(backing, 1.1, found.at("retries", [UNBOUNDED])),
+        Target(f"an event of a watch of Kubernetes to a loop of {JSON}", 1.25, watched),
+        Target("memory needed after all objects of a watch to memory needed at the start", 1.05, gone),
+    ]
+    return [_of("twin" if COMPILED else "reference", target) for target in targets]
 
 
 def _of(whose: str, target: Target) -> Target:

@@ -26,6 +26,10 @@ class Scale:
     sleeps: int
     waiting_events: int
     distinct_keys: int
+    watched_events: int
+    watched_rounds: int
+    live_objects: int
+    gone_objects: int
 
 
 FULL = Scale(
@@ -42,6 +46,10 @@ FULL = Scale(
     sleeps=10_000,
     waiting_events=100_000,
     distinct_keys=10_000_000,
+    watched_events=20_000,
+    watched_rounds=5,
+    live_objects=10_000,
+    gone_objects=1_000_000,
 )
 QUICK = Scale(
     rounds=2,
@@ -57,6 +65,10 @@ QUICK = Scale(
     sleeps=2_560,
     waiting_events=10_000,
     distinct_keys=300_000,
+    watched_events=5_000,
+    watched_rounds=1,
+    live_objects=2_000,
+    gone_objects=20_000,
 )
 
 
