@@ -233,9 +233,9 @@ def test_a_client_that_is_closed_leaves_nothing_and_fails(route: Client, kuberne
     route.close()
     assert reading() == []
     assert asking().status is None
-    assert [*lines_of(idle)] == []
     kubernetes_api.wait_for_watches(0)
     assert [each for each in [*route._sockets._open] if each.fileno() != -1] == []
+    assert [*lines_of(idle)] == []
     assert route.list(PODS, {}, PATIENCE) == Failure(error="the client is closed")
     assert route.watch(PODS, WATCH, PATIENCE) == Failure(error="the client is closed")
     route.close()
@@ -247,11 +247,11 @@ def test_a_watch_that_opens_while_the_client_is_closed_is_closed(
     answered = module.Stream
 
     def close(*args: Any) -> Any:
-        wait_closed = in_thread(client.close)
-        wait_closed()
+        in_thread(client.close)()
         return answered(*args)
 
     monkeypatch.setattr(module, "Stream", close)
     stream: Any = client.watch(PODS, WATCH, FOR_EVER)
+    assert stream._response.closed
     assert [*lines_of(stream)] == []
     kubernetes_api.wait_for_watches(0)

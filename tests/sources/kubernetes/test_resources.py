@@ -133,6 +133,14 @@ def test_the_version_that_a_group_prefers_comes_first(client: Client, kubernetes
     assert find(client, "gadget").name == "example.com/v1beta1/gadgets", "the preferred version does not have it"
 
 
+def test_the_version_that_a_group_prefers_need_not_be_its_first() -> None:
+    client = told([], a=[entry("widgets", "Widget")])
+    documents = cast(Told, client).documents
+    documents["/apis"]["groups"][0]["versions"].insert(0, {"groupVersion": "a/v2"})
+    both = {**documents, "/apis/a/v2": {**documents["/apis/a/v1"], "groupVersion": "a/v2"}}
+    assert find(cast(Client, Told(both)), "widgets").name == "a/v1/widgets"
+
+
 def test_a_name_of_several_resources_is_an_error_that_lists_them(client: Client, kubernetes_api: ApiServer) -> None:
     kubernetes_api.add_resource("a.example/v1/clusters", "Cluster")
     kubernetes_api.add_resource("b.example/v1/clusters", "Cluster")

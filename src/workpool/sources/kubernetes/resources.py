@@ -135,8 +135,7 @@ def _look_up(client: Client, word: str, group: str | None) -> tuple[list[_Served
                 silent.append(path.removeprefix("/apis/"))
                 continue
             for each in listed["resources"]:
-                if "/" not in each["name"]:  # Else a part of another, such as "pods/status".
-                    best.setdefault(each["name"], _read(listed["groupVersion"], each))
+                best.setdefault(each["name"], _read(listed["groupVersion"], each))
         served += best.values()
         if paths[0].startswith("/api/") and any(word in each.names | each.short_names for each in best.values()):
             break
