@@ -41,8 +41,9 @@ CONNECT_TIMEOUT: Final = 10.0
 """Seconds for the connection, and as many for TLS (R16)."""
 USER_AGENT: Final = f"workpool/{version('workpool')}"
 READ_SIZE: Final = 65_536
-_MANY: Final = 256
-"""Lines that are taken together."""
+_MANY: Final = 32
+"""Lines that are taken together. More would be dearer: decoded, they go beyond what a processor keeps at hand, and what
+is held for long is what the garbage collector goes through."""
 _BREATH: Final = 0.05
 """Seconds to wait for the rest of what has begun to come, when there are lines already."""
 WORLD: Final = (HTTPError, HTTPException, OSError, ValueError)

@@ -35,7 +35,7 @@ __all__ = ["Reader", "Stopped"]
 _LATER: Final = 10.0
 """Seconds more that an answer may take to begin."""
 
-_MANY: Final = 256
+_MANY: Final = 32
 """Events that are added together: a worker is woken once for all of them."""
 
 _HINTS: Final[Mapping[int | None, str]] = {
