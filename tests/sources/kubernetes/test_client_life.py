@@ -186,22 +186,19 @@ def test_a_stream_that_is_closed_says_no_more(route: Client, kubernetes_api: Api
     kubernetes_api.wait_for_watches(0)
 
 
-def test_a_stream_may_be_closed_by_a_signal_handler_amid_its_read(
-    client: Client, kubernetes_api: ApiServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stream_may_be_closed_by_a_signal_handler_amid_its_read(client: Client, kubernetes_api: ApiServer) -> None:
     kubernetes_api.create("v1/pods", {"metadata": {"name": "a"}})
     stream = stream_of(client)
-    read = stream._response.read1
+    pieces = stream._pieces
 
-    def interrupted(size: int) -> bytes:
+    def interrupted() -> Iterator[bytes]:
         stream.close()
-        return read(size)
+        yield from pieces
 
-    monkeypatch.setattr(stream._response, "read1", interrupted)
+    stream._pieces = interrupted()
     for _ in lines_of(stream):
         pass
     assert stream._response.closed
-    kubernetes_api.wait_for_watches(0)
 
 
 def test_a_server_that_closes_after_this_answer_is_interrupted_too(keep: Keep) -> None:
