@@ -42,8 +42,8 @@ _EXAMPLES = f"""\
 workloads: {", ".join(WORKLOADS)}
 
 examples:
-  python -m benchmarks                        all of it, about 11 minutes; writes docs/benchmarks.md and .png
-  python -m benchmarks --quick --check        in a minute: roughly where the targets stand
+  python -m benchmarks                        all of it, about 20 minutes; writes docs/benchmarks.md and .png
+  python -m benchmarks --quick --check        in three minutes: roughly where the targets stand
   python -m benchmarks --only backlog         one workload, its table on standard output
   python -m benchmarks --only kubernetes      all whose names begin so, up to the slash
 """
@@ -56,7 +56,7 @@ def main() -> None:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--quick", action="store_true", help="less of everything: a minute, and coarser figures")
+    parser.add_argument("--quick", action="store_true", help="less of everything: three minutes, and coarser figures")
     parser.add_argument("--only", metavar="NAME[,NAME]", help="these workloads only")
     parser.add_argument("--check", action="store_true", help="say of each target whether it is met; always exits 0")
     options = parser.parse_args()

@@ -13,12 +13,12 @@ from itertools import count
 from typing import Any
 
 from benchmarks.workloads.kubernetes.firehose import Firehose
-from benchmarks.workloads.kubernetes.watchers import JSON, MODULES, WATCHERS
+from benchmarks.workloads.kubernetes.watchers import JSON, KOPF, MODULES, WATCHERS
 from benchmarks.workloads.residue import STATM, TRIM
 
 DICT = "dict of objects"
-_SETTLING = 7.0
-"""Seconds in which a subject may put away what it has handled: kopf ends the task of an object after five."""
+_SETTLING = {KOPF: 7.0}
+"""Seconds in which a subject puts away what it has handled, where one is not enough: after five, kopf ends tasks."""
 
 
 class Count:
@@ -50,7 +50,7 @@ def measure_live(row: str, address: str, objects: int) -> int:
     handler = Keep() if row == DICT else Count()
     _start(JSON if row == DICT else row, address, handler)
     _await(handler, objects)
-    time.sleep(_SETTLING)
+    time.sleep(_SETTLING.get(row, 1.0))
     return _resident()
 
 
