@@ -95,7 +95,8 @@ def measure_memory(scale: Scale) -> Table:
         f"Bytes for each of {objects:,} live pods, of about 2.4 KB as JSON, that were listed, and handled by a handler "
         f"that drops them: what is resident a second after the last event, or seven with {KOPF}, less what is in "
         f"another process that has listed none; in both all memory comes from C's allocator, which gives its free "
-        f"pages back. The baseline keeps each object, decoded by `json`, in a dict. "
+        f"pages back, and a page that is in use for a small part counts in full. The baseline keeps each object, "
+        f"decoded by `json`, in a dict. "
         f"{INFORMER} keeps objects of the client's own classes for its users to look at, which {BOUNDED} does not "
         f"offer; {KOPF} keeps a memory of each object for its handlers. The other clients keep nothing."
     )

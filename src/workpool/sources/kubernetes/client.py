@@ -44,8 +44,9 @@ READ_SIZE: Final = 65_536
 _MANY: Final = 32
 """Lines that are taken together. More would be dearer: decoded, they go beyond what a processor keeps at hand, and what
 is held for long is what the garbage collector goes through."""
-_BREATH: Final = 0.05
-"""Seconds to wait for the rest of what has begun to come, when there are lines already."""
+_BREATH: Final = 1.0
+"""Seconds that lines wait for the rest of what has begun to come. After that they are told, and the stream is given up:
+urllib3 reads no further where a read has timed out. The next one goes on from there."""
 WORLD: Final = (HTTPError, HTTPException, OSError, ValueError)
 """What urllib3 raises for what the world does. ValueError is for an address that no request can carry."""
 
@@ -246,7 +247,7 @@ class Stream:
         end: Silence | End = End()
         with self._reading:
             try:
-                while not self._closed and (read := self._read_some(_BREATH if lines else max(seconds, _BREATH))):
+                while not self._closed and (read := self._read_some(_BREATH if lines else max(seconds, 0.001))):
                     *ends, rest = read.split(b"\n")
                     if ends:
                         ends[0] = b"".join([*self._rest, ends[0]])
@@ -283,7 +284,7 @@ class Stream:
         return next(self._pieces, b"")
 
     def _has_more(self) -> bool:
-        return _sock_of(self._response) is not None and self._poll()
+        return self._response.connection is not None and self._poll()
 
 
 def _sock_of(response: BaseHTTPResponse) -> Any:
@@ -301,7 +302,9 @@ def _pieces_of(response: BaseHTTPResponse) -> Iterator[bytes]:
 def _poll_of(response: BaseHTTPResponse) -> Callable[[], bool]:
     """What says whether more has come, while the connection is open: for less than urllib3's own, which begins anew."""
     sock = _sock_of(response)
-    if sock is None or not hasattr(select, "poll"):
+    if sock is None:
+        return lambda: False
+    if not hasattr(select, "poll"):
         return lambda: wait_for_read(sock, 0)
     poll = select.poll()
     poll.register(sock, select.POLLIN)
