@@ -10,11 +10,12 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from queue import SimpleQueue
+from time import monotonic
 from typing import Any, Generic, Protocol
 
 from workpool.errors import HandlerError, PoolClosed, PoolFull
 from workpool.lanes import NOTHING, E, K
-from workpool.pool import Pool
+from workpool.pool import Adding, Pool
 from workpool.records import State
 
 __all__ = ["Intake", "Reading", "Source"]
@@ -62,18 +63,13 @@ class Intake(Generic[K, E]):
         Raises:
             PoolClosed, HandlerError, TypeError: As for `add`.
         """
-        iterator = iter(pairs)
-        while not self._closed:
-            _, pair, error = self._pool._enter_some(iterator)
-            try:
-                if error is not None:
-                    raise error
-            finally:
-                del error  # Else the error and this call would hold each other, and the event.
-            if pair is NOTHING:
-                return True
-            if not self._add(*pair):
-                break
+        with Adding(pairs, self._pool._enter_some, None, monotonic) as adding:
+            while not self._closed:
+                pair = adding.next()
+                if pair is NOTHING:
+                    return True
+                if not self._add(*pair):
+                    break
         return False
 
     def mark(self, key: K, gate: Any) -> bool:

@@ -140,8 +140,17 @@ def test_a_key_that_cannot_be_hashed_is_the_source_s_fault(driver: Driver) -> No
         assert pool.stats().added == 0
 
 
+def held_up(driver: Driver, pairs: Pairs) -> tuple[Gate, Any, Scripted, Callable[[], Any]]:
+    """A gate, a pool of one worker that stands there, a source that waits for room, and the end of its run."""
+    gate, source = Gate(), Scripted(pairs)
+    pool = driver.pool(gate, workers=1, max_backlog=2)
+    running = in_thread(lambda: pool.run(source))
+    gate.wait_inside()
+    eventually(lambda: has_adders(pool, 1))
+    return gate, pool, source, running
+
+
 def test_a_full_pool_stops_the_source(driver: Driver) -> None:
-    gate = Gate()
     brought: list[int] = []
 
     def bring() -> Pairs:
@@ -149,11 +158,7 @@ def test_a_full_pool_stops_the_source(driver: Driver) -> None:
             brought.append(number)
             yield "a", number
 
-    pool = driver.pool(gate, workers=1, max_backlog=2)
-    source = Scripted(bring())
-    running = in_thread(lambda: pool.run(source))
-    gate.wait_inside()
-    eventually(lambda: has_adders(pool, 1))
+    gate, pool, _, running = held_up(driver, bring())
     assert brought == [0, 1, 2, 3]
     assert pool.stats().added == 3
     gate.open.set()
@@ -163,12 +168,7 @@ def test_a_full_pool_stops_the_source(driver: Driver) -> None:
 
 
 def test_a_source_that_waits_for_room_is_stopped_and_adds_nothing_more(driver: Driver) -> None:
-    gate = Gate()
-    pool = driver.pool(gate, workers=1, max_backlog=2)
-    source = Scripted(("a", number) for number in range(10))
-    running = in_thread(lambda: pool.run(source))
-    gate.wait_inside()
-    eventually(lambda: has_adders(pool, 1))
+    gate, pool, source, running = held_up(driver, (("a", number) for number in range(10)))
     source.stop()
     running()
     assert has_adders(pool, 0)
@@ -179,12 +179,7 @@ def test_a_source_that_waits_for_room_is_stopped_and_adds_nothing_more(driver: D
 
 
 def test_a_source_that_waits_for_room_while_the_pool_stops(driver: Driver) -> None:
-    gate = Gate()
-    pool = driver.pool(gate, workers=1, max_backlog=2)
-    source = Scripted(("a", number) for number in range(10))
-    running = in_thread(lambda: pool.run(source))
-    gate.wait_inside()
-    eventually(lambda: has_adders(pool, 1))
+    gate, pool, _, running = held_up(driver, (("a", number) for number in range(10)))
     stopping = in_thread(pool.stop)
     running()
     gate.open.set()
