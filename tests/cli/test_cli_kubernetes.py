@@ -167,7 +167,7 @@ def test_no_permission_is_one_line_and_exit_2(server: ApiServer, code: int, told
     assert done.stderr.count("\n") == 1, done.stderr
 
 
-@pytest.mark.parametrize("package", ["kubernetes", "orjson", "yaml"])
+@pytest.mark.parametrize("package", ["kubernetes", "msgspec", "yaml"])
 def test_without_the_extra_there_is_one_line(server: ApiServer, package: str) -> None:
     script = f"import sys; sys.modules[{package!r}] = None; import workpool.cli; workpool.cli.main()"
     arguments = ["run", "h.py:show", "--source", "k8s:v1/pods"]

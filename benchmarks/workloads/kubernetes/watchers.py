@@ -54,7 +54,7 @@ def watch_orjson(address: str, handle: Handler) -> None:
 
 def watch_workpool(address: str, handle: Handler, keep_old: bool = True) -> None:  # noqa: ARG001 - the kubeconfig has it
     source = import_module("workpool.sources.kubernetes").watch("v1/pods", keep_old=keep_old)
-    import_module("workpool").EventWorkerPool(handle).run(source)
+    import_module("workpool").EventWorkerPool(lambda event: handle(event.object)).run(source)
 
 
 def watch_without_old(address: str, handle: Handler) -> None:
@@ -63,7 +63,7 @@ def watch_without_old(address: str, handle: Handler) -> None:
 
 def watch_on_loop(address: str, handle: Handler) -> None:  # noqa: ARG001
     async def handle_on_loop(event: Any) -> None:
-        handle(event)
+        handle(event.object)
 
     async def run() -> None:
         source = import_module("workpool.sources.kubernetes").watch("v1/pods")

@@ -17,7 +17,7 @@ def main() -> None:
         package = (error.name or "").partition(".")[0]
         if package in {"typer", "rich", "jmespath"}:
             extra = "cli"
-        elif package in {"kubernetes", "urllib3", "orjson", "yaml"}:
+        elif package in {"kubernetes", "urllib3", "msgspec", "yaml"}:
             extra = "cli,kubernetes"
         else:
             raise

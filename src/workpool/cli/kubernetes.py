@@ -6,7 +6,7 @@ import sys
 from collections.abc import Hashable, Sequence
 from typing import Any, Final, cast
 
-import orjson
+from msgspec.json import encode
 
 from workpool.cli.keys import KeyExpression, NoKey
 from workpool.cli.meter import MeteredIntake
@@ -119,5 +119,5 @@ def write_event(event: Event) -> None:
     """Print an event as a line of a watch, which is what `run` reads."""
     line: dict[str, Any] = {"type": event.type, "object": event.object}
     line |= {name: True for name in _FLAGS if event[name]}
-    sys.stdout.buffer.write(orjson.dumps(line) + b"\n")
+    sys.stdout.buffer.write(encode(line) + b"\n")
     sys.stdout.buffer.flush()

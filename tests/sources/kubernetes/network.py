@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import select
 import socket
 import ssl
@@ -181,9 +182,16 @@ def nobody_accepts() -> Iterator[int]:
 
 
 def lines_of(stream: Stream, seconds: float = PATIENCE) -> Iterator[Any]:
-    """The lines of a stream, until it ends or is silent for so long."""
+    """The lines of a stream, until it ends or is silent for so long: each decoded, or None where it cannot be."""
     try:
         while isinstance(read := stream.read(seconds), Lines):
-            yield from read.values
+            yield from map(_decode, read.values)
     finally:
         stream.close()
+
+
+def _decode(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None

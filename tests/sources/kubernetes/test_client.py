@@ -20,6 +20,7 @@ from support import PATIENCE, eventually
 from workpool.sources.kubernetes import client as module
 from workpool.sources.kubernetes.client import Client, Stream, retry_after
 from workpool.sources.kubernetes.errors import BadKubeconfig
+from workpool.sources.kubernetes.objects import read_page
 from workpool.sources.kubernetes.steps import Done, End, Failure, Lines, Page, Silence
 from workpool.testing.kubernetes import Answer, ApiServer, Garbage, Hang, Reset, Truncate, faults
 
@@ -54,7 +55,7 @@ def test_a_list_says_who_asks_and_what(client: Client, kubernetes_api: ApiServer
     kubernetes_api.create("v1/pods", {"metadata": {"name": "a", "labels": {"app": "web & more"}}})
     page = client.list(PODS, {"labelSelector": "app in (web, shop)", "limit": "5"}, PATIENCE)
     assert isinstance(page, Page)
-    assert page.body["kind"] == "PodList"
+    assert json.loads(page.body)["kind"] == "PodList"
     assert isinstance(client.list("/version", {}, PATIENCE), Page)
     asked, _ = kubernetes_api.requests
     assert asked.query == {"labelSelector": "app in (web, shop)", "limit": "5"}
@@ -68,15 +69,23 @@ def test_a_long_list_comes_compressed(client: Client, kubernetes_api: ApiServer)
     kubernetes_api.create("v1/pods", {"metadata": {"name": "a", "annotations": {"much": "é" * 200_000}}})
     page = client.list(PODS, {}, PATIENCE)
     assert isinstance(page, Page)
-    assert page.body["items"][0]["metadata"]["annotations"]["much"] == "é" * 200_000
+    assert json.loads(page.body)["items"][0]["metadata"]["annotations"]["much"] == "é" * 200_000
 
 
-@pytest.mark.parametrize("body", [b"no gzip", gzip.compress(b"[1, 2]", mtime=0)[:-12]])
-def test_a_list_that_cannot_be_unpacked(keep: Keep, body: bytes) -> None:
-    with Listener(answer(f"{OK}\nContent-Encoding: gzip\nContent-Length: {len(body)}", body)) as server:
+def test_a_list_that_cannot_be_unpacked(keep: Keep) -> None:
+    with Listener(answer(f"{OK}\nContent-Encoding: gzip\nContent-Length: 7", b"no gzip")) as server:
         failure = keep(of(server.port)).list(PODS, {}, PATIENCE)
     assert isinstance(failure, Failure)
-    assert failure.error
+    assert failure.status is None
+
+
+def test_a_list_that_was_cut_while_it_was_packed_is_none(keep: Keep) -> None:
+    """urllib3 takes what there is."""
+    body = gzip.compress(b'{"metadata": {"resourceVersion": "5"}, "items": []}', mtime=0)[:-12]
+    with Listener(answer(f"{OK}\nContent-Encoding: gzip\nContent-Length: {len(body)}", body)) as server:
+        found = keep(of(server.port)).list(PODS, {}, PATIENCE)
+    assert isinstance(found, Page)
+    assert read_page(found.body) is None
 
 
 def test_the_address_may_have_a_path(kubernetes_api: ApiServer, keep: Keep) -> None:
@@ -165,21 +174,10 @@ def test_r13_retry_after_is_a_number_or_a_date(text: str, seconds: float | None)
     assert retry_after(text, datetime(2025, 1, 1, tzinfo=UTC)) == seconds
 
 
-@pytest.mark.parametrize(
-    ("body", "expected"),
-    [
-        (b"5", Page(5)), (b"[]", Page([])), (b"null", Page(None)),
-        (b"", "the answer is no JSON: "), (b"<html>", "the answer is no JSON: "), (b'{"\xff": 1}', "the answer is no"),
-    ],
-)  # fmt: skip
-def test_an_answer_that_decodes_is_handed_on_as_it_is(keep: Keep, body: bytes, expected: Page | str) -> None:
+@pytest.mark.parametrize("body", [b"5", b"", b"<html>", b'{"\xff": 1}'])
+def test_an_answer_is_handed_on_as_it_is(keep: Keep, body: bytes) -> None:
     with Listener(answer(f"{OK}\nContent-Length: {len(body)}", body)) as server:
-        found = keep(of(server.port)).list(PODS, {}, PATIENCE)
-    if isinstance(expected, Page):
-        assert found == expected
-    else:
-        assert isinstance(found, Failure)
-        assert (found.status, found.error[: len(expected)]) == (None, expected)
+        assert keep(of(server.port)).list(PODS, {}, PATIENCE) == Page(body)
 
 
 @pytest.mark.parametrize("verb", ["list", "watch"])
@@ -309,7 +307,7 @@ def test_r08_lines_that_come_with_the_end_are_told_before_it(keep: Keep) -> None
     with Listener(serve) as server:
         stream = watch(keep(of(server.port)))
         assert over.wait(PATIENCE)
-        assert stream.read(PATIENCE) == Lines([1, 2])
+        assert stream.read(PATIENCE) == Lines([b"1", b"2"])
         assert stream.read(PATIENCE) == End()
 
 
@@ -322,7 +320,7 @@ def test_r16_silence_ends_a_stream(client: Client, kubernetes_api: ApiServer) ->
     kubernetes_api.wait_for_watches(0)
 
 
-def test_r09_a_line_that_does_not_parse_is_none_and_the_next_is_read(client: Client, kubernetes_api: ApiServer) -> None:
+def test_r09_after_a_line_that_does_not_parse_the_next_is_read(client: Client, kubernetes_api: ApiServer) -> None:
     kubernetes_api.inject("watch", Garbage(after=1))
     for name in "ab":
         kubernetes_api.create("v1/pods", {"metadata": {"name": name}})
@@ -330,12 +328,6 @@ def test_r09_a_line_that_does_not_parse_is_none_and_the_next_is_read(client: Cli
     lines = [line for _, line in zip(range(3), lines_of(stream), strict=False)]
     assert [line and line["type"] for line in lines] == ["ADDED", None, "ADDED"]
     stream.close()
-
-
-@pytest.mark.parametrize("line", [b"", b"{", b"NaN", b"\xff", b'"\xed\xa0\x80"', b"[" * 5000, b"{} {}"])
-def test_r09_what_is_no_json(keep: Keep, line: bytes) -> None:
-    with Listener(answer(OK, line + b"\n5\n")) as server:
-        assert [*lines_of(watch(keep(of(server.port))))] == [None, 5]
 
 
 def test_r32_a_line_of_four_megabytes(keep: Keep) -> None:

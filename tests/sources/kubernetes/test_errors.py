@@ -78,7 +78,7 @@ def test_facts_are_attributes() -> None:
 def test_without_the_extra_everything_else_is_there_and_this_says_what_is_missing() -> None:
     script = """
 import sys
-for name in ("kubernetes", "urllib3", "orjson", "yaml"):
+for name in ("kubernetes", "urllib3", "msgspec", "yaml"):
     sys.modules[name] = None
 import workpool, workpool.sources.ndjson, workpool.testing.kubernetes
 import workpool.sources.kubernetes

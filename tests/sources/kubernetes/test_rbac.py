@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -110,4 +111,4 @@ def test_a_server_takes_it(client: Client, kubernetes_api: ApiServer, namespace:
     kind = "roles" if namespace else "clusterroles"
     page = client.list(Resource("rbac.authorization.k8s.io", "v1", kind).path(namespace), {}, 10.0)
     assert isinstance(page, Page)
-    assert len(page.body["items"]) == 1
+    assert len(json.loads(page.body)["items"]) == 1

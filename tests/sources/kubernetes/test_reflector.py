@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from sources.kubernetes.world import EXPIRED, SERVER_ERROR, TOO_LARGE, bookmark, error, one_line, page, pod
+from sources.kubernetes.world import EXPIRED, SERVER_ERROR, TOO_LARGE, bookmark, document, error, one_line, page, pod
 from workpool.sources.kubernetes.backoff import Backoff
 from workpool.sources.kubernetes.events import Event
 from workpool.sources.kubernetes.keys import annotation, label
+from workpool.sources.kubernetes.objects import Item
 from workpool.sources.kubernetes.reflector import Reflector
 from workpool.sources.kubernetes.steps import (
     Accepted,
@@ -23,7 +24,6 @@ from workpool.sources.kubernetes.steps import (
     Failure,
     List,
     Opened,
-    Page,
     Read,
     Refresh,
     Report,
@@ -201,7 +201,7 @@ def test_r03_a_page_that_is_none_is_a_failure() -> None:
     items: list[Any] = [5, [None], [{"metadata": {"name": "a"}}]]
     bodies: list[Any] = [None, [], {}, {"metadata": {}}]
     for body in [*bodies, *({"metadata": {"resourceVersion": "1"}, "items": each} for each in items)]:
-        assert script.says(Page(body)) == []
+        assert script.says(document(body)) == []
         assert script.step == List(None, limit=500)
     assert len(script.waits()) == 7
 
@@ -799,7 +799,7 @@ def test_r33_a_hundred_thousand_objects_that_came_and_went_leave_nothing() -> No
 def test_r33_an_object_is_kept_in_as_much_memory_as_its_json_takes() -> None:
     script = watching(pod("a", 1, 9, size=5))
     (known,) = script.reflector.known.values()
-    assert sys.getsizeof(known.packed) == sys.getsizeof(b"") + len(known.packed)
+    assert sys.getsizeof(known.line) == sys.getsizeof(b"") + len(known.line)
 
 
 def test_r33_a_list_is_not_kept() -> None:
@@ -810,7 +810,7 @@ def test_r33_a_list_is_not_kept() -> None:
     assert script.relist(version=20)[0] == ("DELETED", "p0", True)
     script.events.clear()
     gc.collect()
-    assert not [each for each in gc.get_objects() if isinstance(each, dict) and each.get("kind") == "Pod"]
+    assert not [each for each in gc.get_objects() if isinstance(each, Item)]
 
 
 def test_r34_resync_repeats_what_is_known_without_asking() -> None:

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from sources.kubernetes.world import document
 from workpool.sources.kubernetes.client import Client
 from workpool.sources.kubernetes.errors import (
     Forbidden,
@@ -35,7 +36,7 @@ class Told:
 
     def list(self, path: str, query: Mapping[str, str], timeout: float) -> Page | Failure:
         found = self.documents.get(path, Failure(404, "not found"))
-        return found if isinstance(found, Failure) else Page(found)
+        return found if isinstance(found, Failure) else document(found)
 
 
 def told(core: list[dict[str, Any]], **groups: Any) -> Client:

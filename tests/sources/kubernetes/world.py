@@ -10,7 +10,8 @@ which is the reflector's own theorem. No lost delete, no partial list and no cur
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,8 +49,16 @@ EXPIRED = {"kind": "Status", "status": "Failure", "reason": "Expired", "code": 4
 SERVER_ERROR = {"kind": "Status", "status": "Failure", "code": 500, "message": "etcd event with PrevKv=nil"}
 
 
+def lines(values: Sequence[Any]) -> Lines:
+    return Lines([json.dumps(value, ensure_ascii=False).encode() for value in values])
+
+
 def one_line(value: Any) -> Lines:
-    return Lines([value])
+    return lines([value])
+
+
+def document(body: Any) -> Page:
+    return Page(json.dumps(body).encode())
 
 
 def error(status: Object) -> Object:
@@ -75,7 +84,7 @@ def pod(name: str, uid: int | str, version: int, app: str | None = "x", **more: 
 def page(*pods: Object, version: int | str, token: str = "") -> Page:
     metadata = {"resourceVersion": str(version), "continue": token}
     items = [{name: value for name, value in each.items() if name not in ("apiVersion", "kind")} for each in pods]
-    return Page({"kind": "PodList", "apiVersion": "v1", "metadata": metadata, "items": items})
+    return document({"kind": "PodList", "apiVersion": "v1", "metadata": metadata, "items": items})
 
 
 def version_of(object: Object) -> int:
@@ -308,11 +317,11 @@ class World:
                 if self.watch is None:
                     self.answer(Silence(), seconds)
                 elif self.watch:
-                    lines = [self.watch.pop(0) for _ in range(min(len(self.watch), 1 + choose(3)))]
-                    for line in lines:
+                    some = [self.watch.pop(0) for _ in range(min(len(self.watch), 1 + choose(3)))]
+                    for line in some:
                         if line["type"] != "ERROR":
                             self.watch_at = max(self.watch_at, version_of(line["object"]))
-                    self.answer(Lines(lines), 0.1)
+                    self.answer(lines(some), 0.1)
                 else:
                     self.watch_at, self.watch = self.server.version, self.server.lines(self.watch_at)
                     if self.watch:
@@ -336,9 +345,9 @@ class World:
                 return
             self.answer(Opened(), 0.1)
             at = self.server.version
-            lines = [{"type": "ADDED", "object": each} for each in self.server.state(at).values()]
-            lines.insert(len(lines) // 2, bookmark(at))  # One that ends nothing.
-            self.watch_at, self.watch = at, [*lines, bookmark(at, ends=True)]
+            told = [{"type": "ADDED", "object": each} for each in self.server.state(at).values()]
+            told.insert(len(told) // 2, bookmark(at))  # One that ends nothing.
+            self.watch_at, self.watch = at, [*told, bookmark(at, ends=True)]
             return
         since = int(request.version or 0)
         self.answer(Opened(), 0.1)
@@ -351,7 +360,8 @@ class World:
         """Answer with a fault, where the step can have one."""
         match self.reflector.step:
             case List():
-                bad = [page(version=""), Page(None), Page({"metadata": {"resourceVersion": "5"}, "items": [{}]})]
+                nameless = document({"metadata": {"resourceVersion": "5"}, "items": [{}]})
+                bad = [page(version=""), document(None), nameless]
                 self.answer([*FAILURES, *bad][choose(len(FAILURES) + len(bad))])
             case Watch():
                 if (at := choose(len(FAILURES) + 1)) == len(FAILURES):

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlencode
 from weakref import WeakSet
 
-import orjson
+from msgspec import DecodeError
+from msgspec.json import decode
 from urllib3 import BaseHTTPResponse, HTTPResponse, PoolManager, Timeout
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, ProxyError, ReadTimeoutError
 from urllib3.util import parse_url, wait_for_read
@@ -42,8 +43,7 @@ CONNECT_TIMEOUT: Final = 10.0
 USER_AGENT: Final = f"workpool/{version('workpool')}"
 READ_SIZE: Final = 65_536
 _MANY: Final = 32
-"""Lines that are taken together. More would be dearer: decoded, they go beyond what a processor keeps at hand, and what
-is held for long is what the garbage collector goes through."""
+"""Lines that are taken together, so that the pool is given some at once."""
 _BREATH: Final = 1.0
 """Seconds that lines wait for the rest of what has begun to come. After that they are told, and the stream is given up:
 urllib3 reads no further where a read has timed out. The next one goes on from there."""
@@ -110,9 +110,7 @@ class Client:
         if isinstance(response, Failure):
             return response
         try:
-            return Page(orjson.loads(response.read()))
-        except orjson.JSONDecodeError as error:
-            return Failure(error=f"the answer is no JSON: {error}")
+            return Page(response.read())
         except WORLD as error:
             return self._failed(error, timeout)
         finally:
@@ -238,12 +236,12 @@ class Stream:
         self._closed = False
 
     def read(self, seconds: float) -> Lines | Silence | End:
-        """Wait for lines, and take what else has come by then: each decoded, or None where it cannot be (R9).
+        """Wait for lines, and take what else has come by then.
 
         Args:
             seconds: After so many without any byte, it is Silence; and of no more use.
         """
-        lines: list[Any] = []
+        lines: list[bytes] = []
         end: Silence | End = End()
         with self._reading:
             try:
@@ -252,7 +250,7 @@ class Stream:
                     if ends:
                         ends[0] = b"".join([*self._rest, ends[0]])
                         self._rest.clear()
-                        lines += map(_decode_line, ends)
+                        lines += ends
                     self._rest.append(rest)
                     if lines and (len(lines) >= _MANY or not self._has_more()):
                         return Lines(lines)
@@ -360,16 +358,9 @@ def retry_after(text: str, now: datetime) -> float | None:
 def _decode(body: bytes) -> Any:
     """JSON, else text, else None."""
     try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
+        return decode(body)
+    except (DecodeError, UnicodeDecodeError, RecursionError):
         return body.decode(errors="replace").strip() or None
-
-
-def _decode_line(line: bytes) -> Any:
-    try:
-        return orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return None
 
 
 def _close(pools: PoolManager, server: str) -> None:

@@ -14,11 +14,15 @@ back to its name.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
+
+from workpool.sources.kubernetes.objects import Item
 
 __all__ = ["Key", "KeyFunction", "Keys", "Missing", "MissingKey", "annotation", "label"]
 
 KeyFunction: TypeAlias = Callable[[dict[str, Any]], Hashable]
+"""Is given an object, decoded: `label` and `annotation` are cheaper."""
 Key: TypeAlias = Literal["namespace/name", "uid"] | KeyFunction
 Missing: TypeAlias = Literal["skip", "namespace/name", "fail"]
 
@@ -32,25 +36,29 @@ class MissingKey(LookupError):
 
 def label(name: str) -> KeyFunction:
     """The value of a label as the key."""
-    return _find("labels", name)
+    return _Find("labels", name)
 
 
 def annotation(name: str) -> KeyFunction:
     """The value of an annotation as the key."""
-    return _find("annotations", name)
+    return _Find("annotations", name)
 
 
-def _uid(object: dict[str, Any]) -> Hashable:
-    uid: Hashable = object["metadata"].get("uid")
-    return uid
+@dataclass(frozen=True)
+class _Find:
+    """A key in the metadata. It needs no more of an object than an `Item` knows."""
 
+    where: Literal["labels", "annotations"]
+    name: str
 
-def _find(where: str, name: str) -> KeyFunction:
-    def find(object: dict[str, Any]) -> Hashable:
-        values = object["metadata"].get(where)
-        return values.get(name) if values else None
+    def __call__(self, object: dict[str, Any]) -> Hashable:
+        return self._in(object["metadata"].get(self.where))
 
-    return find
+    def of(self, item: Item) -> Hashable:
+        return self._in(item.labels if self.where == "labels" else item.annotations)
+
+    def _in(self, values: dict[str, Any] | None) -> Hashable:
+        return values.get(self.name) if values else None
 
 
 class Keys:
@@ -71,25 +79,28 @@ class Keys:
             raise ValueError(f'key must be "namespace/name", "uid", label(...), annotation(...) or a function: {key!r}')
         if not isinstance(key, str) and not callable(key):
             raise TypeError(f"key must be a name of a key or a function, and {key!r} is neither")
-        self._function = _uid if key == "uid" else None if isinstance(key, str) else key
-        """None stands for the name, which the caller has already."""
+        self._find: Callable[[Item], Hashable] | None
+        """None stands for the name."""
+        if isinstance(key, str):
+            self._find = None if key == "namespace/name" else lambda item: item.uid or None
+        else:
+            self._find = key.of if isinstance(key, _Find) else lambda item: key(item.object)
         self._missing = missing
 
-    def is_out(self, object: dict[str, Any]) -> bool:
+    def is_out(self, item: Item) -> bool:
         """Whether an object is to be skipped, whatever its last key was."""
-        if self._missing != "skip" or self._function is None:
+        if self._missing != "skip" or self._find is None:
             return False
         try:
-            return self._function(object) is None
+            return self._find(item) is None
         except Exception:
             return False
 
-    def of(self, object: dict[str, Any], name: str, last: Hashable | None) -> tuple[Hashable | None, Exception | None]:
+    def of(self, item: Item, last: Hashable | None) -> tuple[Hashable | None, Exception | None]:
         """The key of an object.
 
         Args:
-            object: It.
-            name: Its namespace and name.
+            item: It.
             last: The key that it had; None for a new one.
 
         Returns:
@@ -98,16 +109,16 @@ class Keys:
         Raises:
             MissingKey: It has none, and the policy is "fail".
         """
-        if self._function is None:
-            return name, None
+        if self._find is None:
+            return item.name, None
         error = None
         try:
-            key = self._function(object)
+            key = self._find(item)
             hash(key)
         except Exception as raised:
             key, error = last, raised
         if key is None:
             if self._missing == "fail" and error is None:
-                raise MissingKey(f"{name} has no key")
-            key = SKIPPED if self._missing == "skip" else name
+                raise MissingKey(f"{item.name} has no key")
+            key = SKIPPED if self._missing == "skip" else item.name
         return key, error

@@ -51,8 +51,7 @@ class Moving:
         return all(self._add(step) for step in steps)
 
     def _add(self, step: Emit) -> bool:
-        event = step.event
-        uid = event.object["metadata"].get("uid") or ""
+        event, uid = step.event, step.uid
         with self._changed:
             kept = self._kept.get(uid)
             if kept is None:

@@ -23,9 +23,9 @@ change `known` or the cursor earlier (R7, R19), or twice, or to hand over a line
 accepted, cannot be written by its caller. A pool that refuses leaves `step` as it is, and nothing has happened. An
 answer that does not belong to the step raises, and changes nothing.
 
-What is kept, per live object: uid, version and key, which tell one change from another, and the last known object, as
-JSON, for the DELETED that only a list brings (R18). Without `keep_old`, that object is its apiVersion, kind and
-metadata, without managedFields: the least that still says what is gone. Beside it, one list while it is read (R3), and
+What is kept, per live object: uid, version and key, which tell one change from another, and the line that told of it
+last, for the DELETED that only a list brings (R18). Without `keep_old`, that line has the apiVersion, kind and metadata
+only, without managedFields: the least that still says what is gone. Beside it, one list while it is read (R3), and
 what lines have come at once: O(live objects) (R33).
 
 What it cannot know: what came and went between two lists; and the key that an object had before it left (the selector,
@@ -43,15 +43,14 @@ import math
 from collections import deque
 from collections.abc import Generator, Hashable
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias, TypeVar
-
-from orjson import dumps, loads
+from typing import Final, Literal, TypeAlias, TypeVar
 
 from workpool.arguments import count, duration
 from workpool.sources.kubernetes.backoff import Backoff
 from workpool.sources.kubernetes.events import Event
 from workpool.sources.kubernetes.keys import SKIPPED, Key, Keys, Missing, MissingKey
-from workpool.sources.kubernetes.objects import Bookmark, Change, Item, Said, is_older, read_line, read_page
+from workpool.sources.kubernetes.line import shorten
+from workpool.sources.kubernetes.objects import Bookmark, Item, Said, is_older, read_line, read_page
 from workpool.sources.kubernetes.steps import (
     ANSWERS,
     Answer,
@@ -87,16 +86,16 @@ BARREN: Final = 3
 
 @dataclass(slots=True)
 class Known:
-    """What was last added to the pool of an object. Uid and version apart: the object is in the user's hands, too.
+    """What was last added to the pool of an object.
 
-    Not frozen, as `Item` and `Change` are not: one of each is made for every event, and freezing costs as much again.
+    Not frozen: one is made for every event, and freezing costs as much again.
     """
 
     uid: str
     version: str
     key: Hashable
-    packed: bytes
-    """The object as JSON: a fraction of its memory, and nothing for the garbage collector to go through."""
+    line: bytes
+    """What holds the object."""
 
 
 class _Over(Exception):
@@ -166,7 +165,7 @@ class Reflector:
         self._expired = False
         """The cursor was forgotten, and has not moved by a line since: a second time needs a better list."""
         self._resync_due = math.inf
-        self._lines: deque[Any] = deque()
+        self._lines: deque[bytes] = deque()
         """What has come of the open watch and is not told yet."""
 
         self._steps = self._run()
@@ -254,12 +253,12 @@ class Reflector:
                 self._succeed()
                 yield from self._replace(items, said.version)
                 return True
-            if isinstance(said, Change):
-                items[said.item.name] = said.item
+            if isinstance(said, Item):
+                items[said.name] = said
                 if said.type == "ADDED":
                     last = self._now
                 elif said.type == "DELETED":
-                    items.pop(said.item.name, None)
+                    items.pop(said.name, None)
             elif not isinstance(said, Bookmark):
                 answer = said
         if isinstance(answer, Silence) or (isinstance(answer, Failure) and answer.refused):
@@ -273,7 +272,7 @@ class Reflector:
         initial = self.cursor is None
         for name, known in list(self.known.items()):
             item = items.get(name)
-            if item is None or item.uid != known.uid or self._keys.is_out(item.object):
+            if item is None or item.uid != known.uid or self._keys.is_out(item):
                 yield from self._remove(name, known)
         for item in items.values():
             yield from self._put(item, initial)
@@ -319,13 +318,11 @@ class Reflector:
                 said: Said | Silence | End = read_line(self._lines.popleft())
             else:
                 said = yield from self._read(self._now)
-            if isinstance(said, Change):
-                yield from self._change(said)
-                self._move(said.item.version)
-            elif isinstance(said, Bookmark):
-                self._move(said.version)
-            else:
+            if not isinstance(said, Item | Bookmark):
                 return said
+            if isinstance(said, Item):
+                yield from self._change(said)
+            self._move(said.version)
 
     def _read(self, last: float) -> Steps[Said | Silence | End]:
         """The next line, or how the watch ended; Silence when the idle time is over since the last line."""
@@ -344,16 +341,15 @@ class Reflector:
             if self._now >= silent:
                 return answer
 
-    def _change(self, change: Change) -> Steps[None]:
+    def _change(self, item: Item) -> Steps[None]:
         """Tell of a line, unless a server repeats itself: what is known is newer, or the object is gone since."""
-        item = change.item
         known = self.known.get(item.name)
         if is_older(item.version, known.version if known is not None else self.cursor or ""):
             return
-        if change.type != "DELETED":
+        if item.type != "DELETED":
             yield from self._put(item, initial=False)
         elif known is not None:
-            yield from self._remove(item.name, known, item.object if item.uid == known.uid else None)
+            yield from self._remove(item.name, known, item.line if item.uid == known.uid else None)
 
     def _move(self, version: str) -> None:
         if self.cursor != version and not (self.cursor and is_older(version, self.cursor)):
@@ -365,7 +361,7 @@ class Reflector:
 
     def _put(self, item: Item, initial: bool) -> Steps[None]:
         """Tell that an object is as it is, if that is new."""
-        name, object = item.name, item.object
+        name = item.name
         known = self.known.get(name)
         if known is not None and known.uid != item.uid:
             yield from self._remove(name, known)
@@ -374,7 +370,7 @@ class Reflector:
             return
         last = known.key if known is not None else None
         try:
-            key, error = self._keys.of(object, name, last)
+            key, error = self._keys.of(item, last)
         except MissingKey as missing:
             raise _Over(Report("key", str(missing), error=missing)) from None
         if error is not None:
@@ -383,26 +379,27 @@ class Reflector:
             if known is not None:
                 yield from self._remove(name, known)
             return
-        packed = _pack(object if self._keep_old else _stub(object))  # Before a handler has it, who may change it.
         if known is None:
-            yield Emit(Event("ADDED", object, key, initial=initial))
+            yield Emit(Event("ADDED", item.cheapest, key, initial=initial), item.uid)
         else:
-            old = known.packed if self._keep_old else None
-            yield Emit(Event("MODIFIED", object, key, old, old_key=last), None if key == last else last)
-        self.known[name] = Known(item.uid, item.version, key, packed)
+            old = known.line if self._keep_old else None
+            event = Event("MODIFIED", item.cheapest, key, old, old_key=last)
+            yield Emit(event, item.uid, None if key == last else last)
+        self.known[name] = Known(item.uid, item.version, key, item.line if self._keep_old else shorten(item.line))
 
-    def _remove(self, name: str, known: Known, object: dict[str, Any] | None = None) -> Steps[None]:
+    def _remove(self, name: str, known: Known, line: bytes | None = None) -> Steps[None]:
         """Tell that an object is gone, as the server has said it or (R18) as it was last known."""
-        old = known.packed if self._keep_old else None
-        last = loads(known.packed) if object is None else object
-        yield Emit(Event("DELETED", last, known.key, old, object is None, old_key=known.key))
+        old = known.line if self._keep_old else None
+        event = Event("DELETED", line or known.line, known.key, old, synthetic=line is None, old_key=known.key)
+        yield Emit(event, known.uid)
         del self.known[name]
         if not self.known:
             self.known = {}  # A dict that grew never shrinks by itself.
 
     def _repeat(self) -> Steps[None]:
         for known in list(self.known.values()):
-            yield Emit(Event("MODIFIED", loads(known.packed), known.key, known.packed, resync=True, old_key=known.key))
+            event = Event("MODIFIED", known.line, known.key, known.line, resync=True, old_key=known.key)
+            yield Emit(event, known.uid)
         self._resync_due = self._now + self._resync
 
     # What goes wrong.
@@ -437,13 +434,3 @@ def _period(name: str, value: float) -> float:
     if duration(name, value) == 0:
         raise ValueError(f"{name} must be more than 0 seconds")
     return value
-
-
-def _pack(object: dict[str, Any]) -> bytes:
-    """JSON, in as much memory as it takes: what comes from `dumps` has more, for what might have followed."""
-    return bytes(memoryview(dumps(object)))
-
-
-def _stub(object: dict[str, Any]) -> dict[str, Any]:
-    metadata = {name: value for name, value in object["metadata"].items() if name != "managedFields"}
-    return {name: object[name] for name in ("apiVersion", "kind") if name in object} | {"metadata": metadata}

@@ -14,10 +14,11 @@ from workpool.sources.kubernetes.client import Client
 from workpool.sources.kubernetes.errors import KubernetesError, error_of
 from workpool.sources.kubernetes.keys import Key, Missing
 from workpool.sources.kubernetes.moving import Moving
+from workpool.sources.kubernetes.objects import read_page
 from workpool.sources.kubernetes.reader import Reader, Stopped
 from workpool.sources.kubernetes.reflector import Reflector
 from workpool.sources.kubernetes.resources import find
-from workpool.sources.kubernetes.steps import Ended, Failure
+from workpool.sources.kubernetes.steps import Ended, Failure, Page
 
 __all__ = ["KubernetesSource", "watch"]
 
@@ -126,6 +127,8 @@ class KubernetesSource:
         """
         path = find(self._client, self._resource).path(self._namespace)
         found = self._client.list(path, {**self._query, "limit": "1"}, self._idle)
+        if isinstance(found, Page) and read_page(found.body) is None:
+            found = Failure(error="the answer is no list")
         if isinstance(found, Failure):
             raise error_of(found, self._client.server, "list", self._resource, self._namespace)
 

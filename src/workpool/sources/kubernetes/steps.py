@@ -83,6 +83,8 @@ class Emit:
     """Add an event to the pool."""
 
     event: Event
+    uid: str
+    """Of the object."""
     after: Hashable | None = None
     """The key of the object's earlier events where that was another: they are to be over first (R27)."""
 
@@ -129,9 +131,9 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A list came: its decoded body."""
+    """A list came: its body."""
 
-    body: Any
+    body: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +143,9 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """Lines came: each decoded, or None where it cannot be. One that has no end is no line: the answer is End."""
+    """Lines came. What has no end is no line: the answer is End."""
 
-    values: Sequence[Any]
+    values: Sequence[bytes]
 
 
 @dataclass(frozen=True, slots=True)
