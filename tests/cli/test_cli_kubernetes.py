@@ -75,6 +75,21 @@ def test_keys(server: ApiServer, key: str | None, keys: list[str]) -> None:
     assert sorted(line[2] for line in lines) == keys
 
 
+def test_an_object_without_its_key_is_left_out(server: ApiServer) -> None:
+    server.create("v1/pods", {"metadata": {"name": "d", "namespace": "shop", "labels": {"zone": "x"}}})
+    with started("run", "h.py:show", "--source", "k8s:v1/pods", "--key", "label:zone", "--missing", "skip") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().split()[1:] == ["d", "x"]
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.read() == ""
+
+
+def test_an_object_without_its_key_ends_the_run(server: ApiServer) -> None:
+    done = workpool("run", "h.py:show", "--source", "k8s:v1/pods", "--key", "label:zone", "--missing", "fail")
+    assert done.returncode == 1
+    assert "has no key" in done.stderr
+
+
 def test_ctrl_c_while_the_server_is_silent(server: ApiServer) -> None:
     with started("run", "h.py:show", "--source", "k8s:v1/pods") as process:
         wait_for(process.stdout, "ADDED")
@@ -148,6 +163,7 @@ def test_rbac_prints_what_is_needed(server: ApiServer) -> None:
         (["--source", "k8s:v1/pods", "--kubeconfig", "gone"], "gone"),
         (["--source", "k8s:v1/pods", "--context", "other"], "other"),
         (["--source", "x.ndjson", "-n", "shop", "--key", "n"], "--namespace is for a source of Kubernetes"),
+        (["--source", "x.ndjson", "--missing", "skip", "--key", "n"], "--missing is for a source of Kubernetes"),
         (["--source", "x.ndjson"], "--key is needed"),
     ],
 )

@@ -51,9 +51,10 @@ def measure_events(scale: Scale) -> Table:
         f"the last; beside it, the processor's time of the whole process. The baseline decodes each line with `json`, "
         f"and that is all it does: it knows no versions, no objects and no keys, and ends when the connection does. "
         f"{BOUNDED} has the default bound and workers, and keeps each object as JSON for `old`; {WITHOUT_OLD} keeps "
-        f"its metadata only; their handlers ask each event for its object, which decodes it. For the sake of time the clients that make objects of their own, {OFFICIAL}, {INFORMER} "
-        f"and {ASYNCIO}, get a fifth of the events, and {KOPF}, in an `on.event` handler, a tenth. {OFFICIAL}, "
-        f"{ASYNCIO} and {LIGHTKUBE} are iterated over and hand nothing to other threads."
+        f"its metadata only; their handlers ask each event for its object, which decodes it. For the sake of time the "
+        f"clients that make objects of their own, {OFFICIAL}, {INFORMER} and {ASYNCIO}, get a fifth of the events, and "
+        f"{KOPF}, in an `on.event` handler, a tenth. {OFFICIAL}, {ASYNCIO} and {LIGHTKUBE} are iterated over and hand "
+        f"nothing to other threads."
     )
     with firehose(LIVE, "changes") as server:
         runs: list[Run] = [partial(_compare, row, (CLOCK, PROCESSOR), partial(time_it, server=server)) for row in ROWS]

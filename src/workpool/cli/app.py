@@ -56,6 +56,14 @@ class OnBadLine(StrEnum):
     skip = "skip"
 
 
+class Missing(StrEnum):
+    """What an object of Kubernetes without its key does."""
+
+    by_name = "namespace/name"
+    skip = "skip"
+    fail = "fail"
+
+
 Namespace = Annotated[str | None, typer.Option("-n", "--namespace", metavar="NAME", help="Only in this namespace.")]
 Selector = Annotated[
     str | None, typer.Option("-l", "--selector", metavar="LABELS", help="Only with such labels: app=web,tier!=cache.")
@@ -117,6 +125,13 @@ def run(
     field_selector: FieldSelector = None,
     kubeconfig: Kubeconfig = None,
     context: Context = None,
+    missing: Annotated[
+        Missing | None,
+        typer.Option(
+            show_default="namespace/name",
+            help="An object of Kubernetes without the key: goes by its name, is left out, or ends the run.",
+        ),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -149,7 +164,7 @@ def run(
     def prepare() -> Run:
         handler = load_handler(handlers)
         bad = BadLines(on_bad_line is OnBadLine.skip, _open_kept(bad_lines, on_bad_line, source))
-        place = _Place(namespace, selector, field_selector, kubeconfig, context)
+        place = _Place(namespace, selector, field_selector, kubeconfig, context, missing)
         return Run(handler, _open(source, key, bad, place), bad, workers=workers, max_backlog=max_backlog or None)
 
     _perform(prepare, lambda summary: put(summary.to_json() + "\n") if json else _show(summary))
@@ -174,7 +189,7 @@ def record(
         from workpool.cli.kubernetes import record_all, write_event  # noqa: PLC0415
 
         place = _Place(namespace, selector, field_selector, kubeconfig, context)
-        reader = record_all(source, **asdict(place))
+        reader = record_all(source, **place.options())
         return Run(write_event, reader, BadLines(skip=False), workers=1, max_backlog=10_000)
 
     _perform(prepare, _show)
@@ -239,16 +254,20 @@ class _Place:
     field_selector: str | None
     kubeconfig: str | None
     context: str | None
+    missing: Missing | None = None
+
+    def options(self) -> dict[str, str]:
+        """Those that were given."""
+        return {name: str(value) for name, value in asdict(self).items() if value is not None}
 
 
 def _open(source: str, key: str | None, bad_lines: BadLines, place: _Place) -> Reader:
     if source.startswith("k8s:"):
         from workpool.cli.kubernetes import open_watch  # noqa: PLC0415
 
-        return open_watch(source, key, **asdict(place))
-    for name, value in asdict(place).items():
-        if value is not None:
-            raise Complaint(f"--{name.replace('_', '-')} is for a source of Kubernetes, as k8s:v1/pods")
+        return open_watch(source, key, **place.options())
+    for name in place.options():
+        raise Complaint(f"--{name.replace('_', '-')} is for a source of Kubernetes, as k8s:v1/pods")
     if key is None:
         raise Complaint("--key is needed: where an event has its key, in JMESPath, as object.metadata.uid")
     find = KeyExpression(key)

@@ -373,9 +373,13 @@ def test_r13_waits_are_from_08_s_to_30_s_and_no_two_clients_keep_step() -> None:
 def test_r13_two_minutes_of_health_are_counted_from_the_end_of_the_wait() -> None:
     backoff = Backoff()
     assert backoff.next(0.0, 0.0) == 0.8
-    assert backoff.next(120.7, 0.0, asked=500.0) == 500.0
-    assert backoff.next(620.8, 0.0) == 3.2
-    assert backoff.next(744.1, 0.0) == 0.8
+    assert backoff.next(120.7, 0.0, asked=250.0) == 250.0
+    assert backoff.next(370.8, 0.0) == 3.2
+    assert backoff.next(494.1, 0.0) == 0.8
+
+
+def test_r13_a_server_that_asks_for_a_day_is_asked_again_in_five_minutes() -> None:
+    assert Backoff().next(0.0, 0.0, asked=86_400.0) == 300.0
 
 
 @pytest.mark.parametrize(

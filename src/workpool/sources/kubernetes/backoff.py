@@ -10,13 +10,15 @@ __all__ = ["Backoff"]
 LEAST: Final = 0.8
 MOST: Final = 30.0
 CALM: Final = 120.0
+ASKED: Final = 300.0
+"""The longest wait that a server can ask for: one that says a day, or whose clock is wrong, is not followed."""
 
 
 class Backoff:
     """Waits that double from failure to failure, until two minutes have passed without one.
 
     A wait is between a base and its double, so that no two clients keep step; the base goes from 0.8 s to 15 s, and so
-    each wait is from 0.8 s to 30 s, unless the server asks for a longer one.
+    each wait is from 0.8 s to 30 s, unless the server asks for a longer one, of five minutes at most.
 
     Source: client-go's reflector waits from 0.8 s, doubling, and forgets after two minutes.
     """
@@ -40,6 +42,6 @@ class Backoff:
             self._failures = 0
         base = min(MOST / 2, LEAST * 2.0**self._failures)
         self._failures = min(self._failures + 1, 10)
-        seconds = max(base * (1 + random), asked)
+        seconds = max(base * (1 + random), min(asked, ASKED))
         self._over = now + seconds
         return seconds

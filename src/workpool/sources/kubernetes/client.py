@@ -42,8 +42,9 @@ CONNECT_TIMEOUT: Final = 10.0
 """Seconds for the connection, and as many for TLS (R16)."""
 USER_AGENT: Final = f"workpool/{version('workpool')}"
 READ_SIZE: Final = 65_536
-_MANY: Final = 32
-"""Lines that are taken together, so that the pool is given some at once."""
+MANY: Final = 128
+"""Lines that are taken together, and events that are added so: a worker is woken once for all of them, and a processor
+does one thing for a while. More would be cheaper still, and the first would wait longer."""
 _BREATH: Final = 1.0
 """Seconds that lines wait for the rest of what has begun to come. After that they are told, and the stream is given up:
 urllib3 reads no further where a read has timed out. The next one goes on from there."""
@@ -252,7 +253,7 @@ class Stream:
                         self._rest.clear()
                         lines += ends
                     self._rest.append(rest)
-                    if lines and (len(lines) >= _MANY or not self._has_more()):
+                    if lines and (len(lines) >= MANY or not self._has_more()):
                         return Lines(lines)
             except ReadTimeoutError:
                 end = Silence()

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from workpool.sources.kubernetes.client import Client, Stream
+from workpool.sources.kubernetes.client import MANY, Client, Stream
 from workpool.sources.kubernetes.moving import Moving
 from workpool.sources.kubernetes.steps import (
     Accepted,
@@ -34,9 +34,6 @@ __all__ = ["Reader", "Stopped"]
 
 _LATER: Final = 10.0
 """Seconds more that an answer may take to begin."""
-
-_MANY: Final = 32
-"""Events that are added together: a worker is woken once for all of them."""
 
 _HINTS: Final[Mapping[int | None, str]] = {
     401: "log in again",
@@ -99,7 +96,7 @@ class Reader:
             raise Stopped
         if isinstance(step, Emit):
             self._accepted.append(step)
-            if len(self._accepted) >= _MANY:
+            if len(self._accepted) >= MANY:
                 self._add()
             return Accepted()
         self._add()
