@@ -145,6 +145,9 @@ class AsyncioPool:
     def add_many(self, pairs: Any, *, timeout: float | None = None) -> Any:
         return self._run(lambda: self._pool.add_many(pairs, timeout=timeout))
 
+    def flush(self, *key: Any, timeout: float | None = None) -> None:
+        self._run(lambda: self._pool.flush(*key, timeout=timeout))
+
     def run(self, *sources: Any) -> None:
         self._run(lambda: self._pool.run(*sources))
 

@@ -12,6 +12,7 @@
 
 from workpool.errors import (
     DrainIncomplete,
+    FlushIncomplete,
     HandlerError,
     PoolClosed,
     PoolFull,
@@ -34,6 +35,7 @@ __all__ = [
     "EventWorkerPool",
     "Explanation",
     "Fail",
+    "FlushIncomplete",
     "HandlerError",
     "KeyedExecutor",
     "Park",

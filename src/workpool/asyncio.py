@@ -28,9 +28,11 @@ from workpool.arguments import duration, seconds
 from workpool.clock import Clock
 from workpool.driver import TIMEKEEPER
 from workpool.errors import HandlerCancelled
+from workpool.flush import Flush
 from workpool.handlers import Delivery, takes_delivery
 from workpool.intake import Reading, Source
 from workpool.lanes import NOTHING, E, K
+from workpool.loop import Bell, Gate, call_on, nothing, stack_of
 from workpool.mutex import Forked
 from workpool.policy import Fail, Policy
 from workpool.pool import Adding, Pool
@@ -179,7 +181,7 @@ class EventWorkerPool(Pool[K, E]):
         loop = self._require_owner()
         self._enter(key, event)
         if asyncio.current_task() is None:
-            loop.call_soon_threadsafe(_nothing)  # A signal handler's: the loop may sleep, and has not heard of it.
+            loop.call_soon_threadsafe(nothing)  # A signal handler's: the loop may sleep, and has not heard of it.
 
     def add_from_thread(self, key: K, event: E, *, timeout: float | None = None) -> None:
         """Add an event as `add` does, from a thread that is not the loop's, and wait there.
@@ -227,6 +229,23 @@ class EventWorkerPool(Pool[K, E]):
             return []
         return self._require_stopped(timeout)
 
+    async def flush(self, key: K = NOTHING, *, timeout: float | None = None) -> None:
+        """Wait until everything has ended that was accepted before the call: of one key, or of all.
+
+        Raises:
+            FlushIncomplete, TimeoutError, PoolClosed, HandlerError, RuntimeError, TypeError: As on threads.
+        """
+        patience = seconds(timeout)
+        self._require_owner()
+        bell = Bell()
+        with Flush(self, key, bell, patience) as flush:
+            while not flush.is_over():
+                try:
+                    async with asyncio.timeout(flush.patience()):
+                        await bell.wait()
+                except TimeoutError:
+                    raise flush.late() from None
+
     async def run(self, *sources: Source) -> None:
         """Read sources, all at the same time, and add what they bring, until each has ended or is stopped.
 
@@ -240,7 +259,7 @@ class EventWorkerPool(Pool[K, E]):
             self.start()
         loop = self._require_owner()
         bell = loop.create_future()
-        reading = Reading(self, sources, bell, partial(_call_on, loop, partial(self._tell, [bell])))
+        reading = Reading(self, sources, bell, partial(call_on, loop, partial(self._tell, [bell])))
         try:
             reading.start()
             if sources:
@@ -375,7 +394,7 @@ class EventWorkerPool(Pool[K, E]):
                 self._timer = None
             if not self._core.workers:
                 return
-            pause = self._do_what_is_due(lambda: _call_on(loop, self._keep_time))
+            pause = self._do_what_is_due(lambda: call_on(loop, self._keep_time))
             if pause is not None and pause < math.inf:
                 self._timer = loop.call_later(pause, self._keep_time)
         except BaseException as error:
@@ -384,7 +403,7 @@ class EventWorkerPool(Pool[K, E]):
     def _report(self, worker: int, key: K, seconds: float) -> None:
         for task, number in self._tasks.items():
             if number == worker:
-                stack = "".join(traceback.format_list(_stack(task.get_coro())))
+                stack = "".join(traceback.format_list(stack_of(task.get_coro())))
                 self._say_late(key, seconds, f"in task {task.get_name()}", stack)
 
     # Steps: each is called with the mutex taken.
@@ -392,7 +411,7 @@ class EventWorkerPool(Pool[K, E]):
     def _wake(self, again: bool = True) -> None:
         if _running_loop() is not self._loop:
             # From `add_from_thread`.
-            _call_on(cast("asyncio.AbstractEventLoop", self._loop), partial(self._step, self._wake))
+            call_on(cast("asyncio.AbstractEventLoop", self._loop), partial(self._step, self._wake))
             return
         while self._sleepers:
             sleeper = self._sleepers[-1]
@@ -422,7 +441,7 @@ class EventWorkerPool(Pool[K, E]):
             elif not gate.done():
                 gate.set_result(None)
 
-    def _strike(self, gate: _Gate) -> None:
+    def _strike(self, gate: Gate) -> None:
         refusal = self._withdraw(gate, gate.key)
         if refusal is not None:
             self._core.refused[gate] = refusal  # For when it hears of it.
@@ -451,8 +470,8 @@ class EventWorkerPool(Pool[K, E]):
             raise RuntimeError(f"pool {self._core.name!r} belongs to another event loop")
         return loop
 
-    def _make_gate(self) -> _Gate:
-        return _Gate(self)
+    def _make_gate(self) -> Gate:
+        return Gate(self)
 
     async def _wait(self, timeout: float | None) -> bool:
         """Wait for the ending; False from a handler, and after the time-out."""
@@ -465,36 +484,3 @@ class EventWorkerPool(Pool[K, E]):
             return False
         self._step(self._core.end)
         return True
-
-
-class _Gate(asyncio.Future[None]):
-    """Where an adder waits. A cancel takes it off its list at once: before it hears of that, it could be let in."""
-
-    key: Any = NOTHING
-
-    def __init__(self, pool: EventWorkerPool[Any, Any]) -> None:
-        super().__init__(loop=pool._loop)
-        self._pool = pool
-
-    def cancel(self, msg: Any | None = None) -> bool:
-        if not self.done():
-            self._pool._step(self._pool._strike, self)
-        return super().cancel(msg)
-
-
-def _call_on(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
-    with suppress(RuntimeError):  # The loop is closed.
-        loop.call_soon_threadsafe(call)
-
-
-def _nothing() -> None:
-    """Do nothing: the loop has woken."""
-
-
-def _stack(coroutine: Any) -> traceback.StackSummary:
-    """Where a coroutine stands: its own frame, and those of what it awaits."""
-    frames = []
-    while (frame := getattr(coroutine, "cr_frame", None)) is not None:
-        frames.append((frame, frame.f_lineno))
-        coroutine = coroutine.cr_await
-    return traceback.StackSummary.extract(frames)

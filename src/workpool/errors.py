@@ -4,6 +4,7 @@
     ├── PoolClosed        the caller's: an add or a start after drain() or stop()
     ├── PoolFull          the caller's: add_nowait() on a full pool
     ├── DrainIncomplete   the caller's: a drain() ended with events left, of parked keys or by a stop()
+    ├── FlushIncomplete   the caller's: a flush() waits for a key that is parked
     ├── StopTimeout       the world's: a handler did not return in time (a TimeoutError too)
     ├── HandlerError      the handler's: it raised, and the pool stopped for it
     ├── HandlerCancelled  the handler's: it raised a CancelledError that nobody had asked for
@@ -21,8 +22,8 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 __all__ = [
-    "DrainIncomplete", "HandlerCancelled", "HandlerError", "PoolClosed", "PoolFull", "SourceError", "StopTimeout",
-    "WorkpoolError",
+    "DrainIncomplete", "FlushIncomplete", "HandlerCancelled", "HandlerError", "PoolClosed", "PoolFull", "SourceError",
+    "StopTimeout", "WorkpoolError",
 ]  # fmt: skip
 
 
@@ -71,6 +72,18 @@ class DrainIncomplete(WorkpoolError):
     def __init__(self, message: str = "", *, left: Sequence[tuple[Any, Any]] = ()) -> None:
         super().__init__(message)
         self.left = left
+
+
+class FlushIncomplete(WorkpoolError):
+    """A `flush()` would wait for a key that is parked, until somebody resumes it.
+
+    Attributes:
+        key: That key.
+    """
+
+    def __init__(self, message: str = "", *, key: Hashable | None = None) -> None:
+        super().__init__(message)
+        self.key = key
 
 
 class StopTimeout(WorkpoolError, TimeoutError):

@@ -86,8 +86,8 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
     """Lanes with keys that are held, and with events that are dead."""
 
     __slots__ = (
-        "_tickets", "admitted", "alarm", "buried", "cancelled", "dead", "dead_forgotten", "max_dead", "notes", "parked",
-        "retrying", "rubbish", "timers",
+        "_tickets", "admitted", "alarm", "buried", "cancelled", "dead", "dead_forgotten", "lookouts", "max_dead",
+        "notes", "parked", "retrying", "rubbish", "timers",
     )  # fmt: skip
 
     aside: dict[K, deque[E] | None]
@@ -116,7 +116,9 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
         self.dead_forgotten: int = 0
         """Dead events that are not kept any more."""
         self.admitted: list[object] = []
-        """Whom the driver has to tell yet: those who were let in, and those whose marks are reached."""
+        """Whom the driver has to tell yet: those who were let in, those whose marks are reached, and the lookouts."""
+        self.lookouts: list[object] = []
+        """Who is told of each key that is parked."""
         self.rubbish: list[object] = []
         """What the driver drops when nobody is inside: dropping an event can run the user's code."""
         self._tickets = itertools.count(1)
@@ -162,6 +164,7 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
         note = self.notes.get(key) or Note()
         self._hold(worker, self.parked, Held(key, event, note, now))
         note.parking = False
+        self.admitted += self.lookouts
 
     def bury(self, worker: int, item: tuple[K, E], now: float) -> None:
         """Give up on an event; its lane moves up."""
@@ -218,6 +221,7 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
                 if held.key in self.retrying:
                     self.parked.pop(held.key, None)
                 raise
+            self.admitted += self.lookouts
             self._shrink()
 
     def resume(self, key: K) -> bool:

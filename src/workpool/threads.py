@@ -32,6 +32,7 @@ from workpool import process
 from workpool.arguments import seconds
 from workpool.clock import Clock
 from workpool.driver import TIMEKEEPER
+from workpool.flush import Flush
 from workpool.handlers import Delivery, takes_delivery
 from workpool.intake import Reading, Source
 from workpool.lanes import NOTHING, E, K
@@ -230,6 +231,33 @@ class EventWorkerPool(Pool[K, E]):
         if not self._wait(patience) and self._is_inside():
             return []
         return self._require_stopped(timeout)
+
+    def flush(self, key: K = NOTHING, *, timeout: float | None = None) -> None:
+        """Wait until everything has ended that was accepted before the call: of one key, or of all.
+
+        Handled or given up on, that is; a retry is waited for. What is added meanwhile is not: a pool that is never
+        idle can be flushed. It needs no ending, and changes nothing. Cost: O(keys that have events) for all, O(1) for
+        one; nothing for the events that come after.
+
+        Args:
+            key: Whose events; where it has none, this returns at once. Left out: those of every key.
+            timeout: How many seconds to wait at most; None waits as long as it takes.
+
+        Raises:
+            FlushIncomplete: Such a key is parked, or is while this waits: it would wait for somebody to resume it.
+            TimeoutError: That took longer.
+            PoolClosed, HandlerError: The pool was stopped, or has failed, with events left.
+            RuntimeError: A handler of this pool calls, who would wait for itself; or it was never started and events
+                wait.
+            TypeError: The key is not hashable.
+        """
+        bell: SimpleQueue[None] = SimpleQueue()
+        with Flush(self, key, bell, seconds(timeout)) as flush:
+            while not flush.is_over():
+                try:
+                    bell.get(timeout=flush.patience())
+                except Empty:
+                    raise flush.late() from None
 
     def run(self, *sources: Source) -> None:
         """Read sources, all at the same time, and add what they bring, until each has ended or is stopped.

@@ -1,4 +1,4 @@
-"""`await pool.run(...)`: a cancel stops its sources, and the loop goes on while they are read."""
+"""`await pool.run(...)` and `await pool.flush()`: a cancel ends them, and the loop goes on meanwhile."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from on_loop import on_loop
+from on_loop import Gate, begin, on_loop, until
 from support import PATIENCE
 from workpool.asyncio import EventWorkerPool
 
@@ -65,3 +65,32 @@ async def test_a_handler_that_stops_the_source_ends_the_run() -> None:
 
     async with EventWorkerPool[str, int](handle) as pool:
         await pool.run(source)
+
+
+@on_loop
+async def test_a_cancel_takes_the_marks_of_a_flush_back() -> None:
+    gate = Gate()
+    async with EventWorkerPool[str, int](gate, workers=1) as pool:
+        await pool.add("a", 1)
+        await gate.inside()
+        flushing = begin(pool.flush())
+        await until(lambda: pool._core.audience)
+        assert pool._core.notes
+        flushing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await flushing
+        assert [pool._core.notes, pool._core.audience, pool._core.lookouts] == [{}, [], []]
+        gate.open.set()
+
+
+@on_loop
+async def test_a_flush_of_another_loop_is_refused() -> None:
+    async with EventWorkerPool[str, int](Gate(), workers=1) as pool:
+        told = await asyncio.to_thread(lambda: asyncio.run(refused(pool)))
+        assert "another event loop" in told
+
+
+async def refused(pool: EventWorkerPool[str, int]) -> str:
+    with pytest.raises(RuntimeError) as raised:
+        await pool.flush()
+    return str(raised.value)
