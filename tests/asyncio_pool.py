@@ -139,8 +139,8 @@ class AsyncioPool:
         self._run(start)
         return self
 
-    def add(self, key: Any, event: Any, *, timeout: float | None = None) -> None:
-        self._run(lambda: self._pool.add(key, event, timeout=timeout))
+    def add(self, key: Any, event: Any, *, timeout: float | None = None, delay: float | None = None) -> None:
+        self._run(lambda: self._pool.add(key, event, timeout=timeout, delay=delay))
 
     def add_many(self, pairs: Any, *, timeout: float | None = None) -> Any:
         return self._run(lambda: self._pool.add_many(pairs, timeout=timeout))

@@ -128,22 +128,22 @@ class EventWorkerPool(Pool[K, E]):
             raise
         return self
 
-    async def add(self, key: K, event: E, *, timeout: float | None = None) -> None:
+    async def add(self, key: K, event: E, *, timeout: float | None = None, delay: float | None = None) -> None:
         """Add an event at the end of its key's lane.
 
         It is as on threads. An `add` that is cancelled has added nothing, unless its event was accepted before the
         cancel came. Only the task that runs a handler never waits: one that a handler has started is like any other.
 
         Raises:
-            TimeoutError, PoolClosed, HandlerError, TypeError: As on threads.
+            TimeoutError, PoolClosed, HandlerError, TypeError, ValueError: As on threads.
             RuntimeError: This is another loop's, or a forked child's, or a call from inside the pool.
         """
         is_here = self._is_running() and get_ident() == self._ident if _SLOW else _running_loop() is self._loop
-        if is_here and timeout is None and self._enter_at_once(key, event):
+        if is_here and timeout is None is delay and self._enter_at_once(key, event):
             return
         patience = seconds(timeout)
         self._require_owner()
-        gate = self._enter(key, event, self._make_gate)
+        gate = self._enter(key, event, self._make_gate, delay=delay)
         if gate is None:
             return
         gate.key = key
@@ -171,31 +171,31 @@ class EventWorkerPool(Pool[K, E]):
                 adding.added += 1
         return adding.added
 
-    def add_nowait(self, key: K, event: E) -> None:
+    def add_nowait(self, key: K, event: E, *, delay: float | None = None) -> None:
         """Add an event as `add` does, or raise at once where that would wait.
 
         Raises:
             PoolFull: The pool, or the lane, is full, whoever calls.
-            PoolClosed, HandlerError, TypeError, RuntimeError: As for `add`.
+            PoolClosed, HandlerError, TypeError, ValueError, RuntimeError: As for `add`.
         """
         loop = self._require_owner()
-        self._enter(key, event)
+        self._enter(key, event, delay=delay)
         if asyncio.current_task() is None:
             loop.call_soon_threadsafe(nothing)  # A signal handler's: the loop may sleep, and has not heard of it.
 
-    def add_from_thread(self, key: K, event: E, *, timeout: float | None = None) -> None:
+    def add_from_thread(self, key: K, event: E, *, timeout: float | None = None, delay: float | None = None) -> None:
         """Add an event as `add` does, from a thread that is not the loop's, and wait there.
 
         Raises:
             RuntimeError: This is the loop's own thread, or its loop does not run.
-            TimeoutError, PoolClosed, HandlerError, TypeError: As for `add`.
+            TimeoutError, PoolClosed, HandlerError, TypeError, ValueError: As for `add`.
         """
         loop = self._loop
         if loop is None or not loop.is_running():
             raise RuntimeError(f"pool {self._core.name!r} has no loop that runs: start it first")
         if loop is _running_loop():
             raise RuntimeError("this is the loop's own thread: await add(...) instead")
-        self._enter(key, event, SimpleQueue, self._await, seconds(timeout))
+        self._enter(key, event, SimpleQueue, self._await, seconds(timeout), delay=delay)
 
     async def drain(self, timeout: float | None = None) -> None:
         """Handle all that was accepted, retries included, then end; refuse adds from outside at once.
@@ -430,8 +430,11 @@ class EventWorkerPool(Pool[K, E]):
             self._wake()
 
     def _nudge(self) -> None:
-        if not self._nudged:
-            cast("asyncio.AbstractEventLoop", self._loop).call_soon(self._keep_time)
+        loop = cast("asyncio.AbstractEventLoop", self._loop)
+        if _running_loop() is not loop:
+            call_on(loop, self._keep_time)  # From `add_from_thread`.
+        elif not self._nudged:
+            loop.call_soon(self._keep_time)
             self._nudged = True
 
     def _tell(self, gates: list[object]) -> None:

@@ -35,10 +35,11 @@ from collections.abc import Iterable
 from typing import Any, Generic, cast
 
 from workpool.errors import HandlerError, PoolClosed, PoolFull
-from workpool.held import Held, HeldLanes, Note
 from workpool.lanes import NOTHING, E, K
+from workpool.notes import Held, Late, Note
 from workpool.policy import Fail, Park, Skip
 from workpool.records import Crowd, Dead, Failure, State, Stats, Watched
+from workpool.steered import SteeredLanes
 
 __all__ = ["Dispatch"]
 
@@ -46,7 +47,7 @@ _FEW = 64
 """Held keys that are looked at whenever it is asked where the backlog sits."""
 
 
-class Dispatch(HeldLanes[K, E], Generic[K, E]):
+class Dispatch(SteeredLanes[K, E], Generic[K, E]):
     """The lanes of a pool, with its bound, its adders, its endings and its failure."""
 
     __slots__ = (
@@ -55,6 +56,7 @@ class Dispatch(HeldLanes[K, E], Generic[K, E]):
     )  # fmt: skip
 
     alarm: float
+    delayed: dict[K, Held[K, E]]
     aside: dict[K, deque[E] | None]
     lanes: dict[K, deque[E] | None]
     limit: int
@@ -88,7 +90,7 @@ class Dispatch(HeldLanes[K, E], Generic[K, E]):
         self.failure: Failure | None = None
         self.workers: set[int] = set()
         """Those that have not left."""
-        self.adders: OrderedDict[object, tuple[K, E]] = OrderedDict()
+        self.adders: OrderedDict[object, tuple[K, E, Late | None]] = OrderedDict()
         """Who waits for room, the first first: the driver's token for each, with what it adds."""
         self.audience: list[object] = []
         """Who is told that the pool closes: when it fails, and at each call that asks for an ending."""
@@ -108,14 +110,21 @@ class Dispatch(HeldLanes[K, E], Generic[K, E]):
 
     # Adding: what Lanes.submit left undecided.
 
-    def offer(self, key: K, event: E, adder: object = None, inside: bool = False) -> bool | None:
-        """Decide about an event that `submit` did not accept.
+    def accept(self, key: K, event: E, late: Late | None, force: bool = False) -> bool | None:
+        """Accept an event by `submit`, or by `submit_late` where it is not to start at any time."""
+        return self.submit(key, event, force) if late is None else self.submit_late(key, event, *late, force)
+
+    def offer(
+        self, key: K, event: E, adder: object = None, inside: bool = False, late: Late | None = None
+    ) -> bool | None:
+        """Decide about an event that `accept` did not accept.
 
         Args:
             key: As for `submit`.
             event: As for `submit`.
             adder: The driver's token for a caller that is ready to wait; None for one that is not.
             inside: The caller is a handler of this pool, and would wait for itself: accept over the bound.
+            late: As for `accept`.
 
         Returns:
             None where the adder is listed and has to wait; else whether the caller has to wake a worker.
@@ -129,26 +138,26 @@ class Dispatch(HeldLanes[K, E], Generic[K, E]):
         hash(key)  # Who waits has to hear of it now, and not the worker that lets it in.
         if self.state is not State.OPEN:
             if inside and self.state is State.DRAINING:
-                return self.submit(key, event, True)
+                return self.accept(key, event, late, True)
             raise self.refusal("takes no more events")
         if self._is_lane_full(key):
             if adder is None:
                 raise self.full(key)
             if inside:
-                return self.submit(key, event, True)
-            self._queue(adder, (key, event))
+                return self.accept(key, event, late, True)
+            self._queue(adder, (key, event, late))
             return None
         if not self.adders:
             if self.waiting >= self.look:
                 self._weigh()
             self.limit = 0 if self.max_lane else self.look
             if self.waiting < self.max_backlog:
-                return self.submit(key, event, True)
+                return self.accept(key, event, late, True)
         if adder is None:
             raise self.full()
         if inside:
-            return self.submit(key, event, True)
-        self.adders[adder] = (key, event)
+            return self.accept(key, event, late, True)
+        self.adders[adder] = (key, event, late)
         self.limit = 0  # Until the first that comes when nobody is listed any more: it sets the next one, above.
         return None
 
@@ -278,7 +287,7 @@ class Dispatch(HeldLanes[K, E], Generic[K, E]):
 
     def settle(self) -> bool:
         """Whether a worker that found nothing may leave, because nothing will start any more."""
-        if self.state is State.DRAINING and not (self.ready or self.in_flight or self.retrying):
+        if self.state is State.DRAINING and not (self.ready or self.in_flight or self.retrying or self.delayed):
             self.serving = False
         return not self.serving
 
@@ -344,8 +353,8 @@ class Dispatch(HeldLanes[K, E], Generic[K, E]):
         self.notes.clear()  # Not another dict: hands have this one, and a failure holds a hand.
         self.timers, self.alarm = [], math.inf
         # One line, which no exception cuts: the values are there first, and to store them calls nothing.
-        self.lanes, self.aside, self.ready, self.retrying, self.parked, self.waiting, self.returned, self.left, self.state = (  # noqa: E501
-            {}, {}, self.make_ready(), {}, {}, 0, len(left), left, State.ENDED,
+        self.lanes, self.aside, self.ready, self.retrying, self.parked, self.delayed, self.waiting, self.returned, self.left, self.state = (  # noqa: E501
+            {}, {}, self.make_ready(), {}, {}, {}, 0, len(left), left, State.ENDED,
         )  # fmt: skip
 
     # Seen from outside.
@@ -387,7 +396,7 @@ class Dispatch(HeldLanes[K, E], Generic[K, E]):
             returned=self.returned,
             in_flight=self.in_flight,
             waiting=self.waiting,
-            queued=self.waiting - len(self.retrying) - len(self.parked),
+            queued=self.waiting - len(self.retrying) - len(self.parked) - len(self.delayed),
             keys=len(self.lanes) + len(self.aside),
             dead=self.dead,
             dead_forgotten=self.dead_forgotten,
@@ -395,6 +404,7 @@ class Dispatch(HeldLanes[K, E], Generic[K, E]):
             replayed=self.replayed,
             retrying=len(self.retrying),
             parked=len(self.parked),
+            delayed=len(self.delayed),
         )
 
     def check_invariants(self) -> None:
@@ -414,20 +424,20 @@ class Dispatch(HeldLanes[K, E], Generic[K, E]):
         self.limit = 0
         return [*self.adders, *(adder for line in self._lines() for adder in line), *self.admitted, *self.audience]
 
-    def _lines(self) -> Iterable[OrderedDict[object, tuple[Any, E]]]:
+    def _lines(self) -> Iterable[OrderedDict[object, tuple[Any, E, Late | None]]]:
         if not self.max_lane:
             return []
         notes = [*self.notes.values(), *(held.note for held in self.held())]
         return [note.line for note in notes if note.line]
 
-    def _enter(self, line: OrderedDict[object, tuple[K, E]]) -> bool:
+    def _enter(self, line: OrderedDict[object, tuple[K, E, Late | None]]) -> bool:
         """Let the first of a line in; whether to wake a worker."""
         adder: object = None
-        item: tuple[K, E] | None = None
+        item: tuple[K, E, Late | None] | None = None
         added = self.added
         try:
             adder, item = line.popitem(last=False)
-            wake = bool(self.submit(*item, True))
+            wake = bool(self.accept(*item, True))
             self.admitted.append(adder)
             return wake
         except BaseException as error:
@@ -442,7 +452,7 @@ class Dispatch(HeldLanes[K, E], Generic[K, E]):
                 line.move_to_end(adder, last=False)
             raise
 
-    def _queue(self, adder: object, item: tuple[K, E]) -> None:
+    def _queue(self, adder: object, item: tuple[K, E, Late | None]) -> None:
         note = self.note(item[0])
         line = note.line = note.line or OrderedDict()
         line[adder] = item
@@ -459,12 +469,9 @@ class Dispatch(HeldLanes[K, E], Generic[K, E]):
 
     def _look_at_held(self) -> Crowd:
         eighth = max(1, self.max_backlog // 8)
-        stamp = (self.added // eighth, (len(self.retrying) + len(self.parked)) // eighth)
-        if self._held_crowd[0] != stamp or len(self.retrying) + len(self.parked) <= _FEW:
-            depths = [
-                (len(self.aside[held.key] or ()) + 1, held.key, "parked" if held.due == math.inf else "retrying")
-                for held in self.held()
-            ]
+        stamp = (self.added // eighth, len(self.aside) // eighth)
+        if self._held_crowd[0] != stamp or len(self.aside) <= _FEW:
+            depths = [(len(self.aside[held.key] or ()) + 1, held.key, held.why) for held in self.held()]
             depth, key, why = max(depths, key=lambda each: each[0], default=(0, None, ""))
             self._held_crowd = (stamp, Crowd(key, depth, sum(each[0] for each in depths), why))
         return self._held_crowd[1]

@@ -9,23 +9,24 @@ from __future__ import annotations
 import abc
 import logging
 import random
-import traceback
 import weakref
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from typing import Any, Final, Generic, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 from workpool import process
 from workpool.arguments import count, duration, require_hashable
 from workpool.clock import Clock, SystemClock
 from workpool.dispatch import Dispatch
-from workpool.errors import DrainIncomplete, PoolFull, StopTimeout, WorkpoolError, describe
+from workpool.errors import DrainIncomplete, PoolFull, WorkpoolError, describe
 from workpool.lanes import NOTHING, E, K
-from workpool.mutex import Forked, Mutex, give_way, require_outside, step
+from workpool.mutex import Forked, Mutex, give_way, require_outside
+from workpool.notes import Late
 from workpool.policy import Fail, Park, Policy, Skip, decide, require_policy
 from workpool.records import State
-from workpool.twin import Hand, Seat, make_mutex
+from workpool.telling import Telling
+from workpool.twin import Hand, make_mutex
 
 __all__ = ["TIMEKEEPER", "Driver"]
 
@@ -41,7 +42,7 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 
-class Driver(Seat, abc.ABC, Generic[K, E]):
+class Driver(Telling[K, E]):
     """A pool without its calls and without its waiting; the arguments are those of `workpool.EventWorkerPool`."""
 
     def __init__(
@@ -93,10 +94,6 @@ class Driver(Seat, abc.ABC, Generic[K, E]):
     def _nudge(self) -> None:
         """Call whoever keeps the time, before its time."""
 
-    @abc.abstractmethod
-    def _is_inside(self) -> bool:
-        """Whether a handler of this pool calls."""
-
     def _require_owner(self) -> object:
         """Raise where whoever calls may not act on this pool."""
         return None
@@ -118,6 +115,8 @@ class Driver(Seat, abc.ABC, Generic[K, E]):
         make_gate: Callable[[], Any] | None = None,
         wait: Callable[[Any, K, float | None], None] | None = None,
         timeout: float | None = None,
+        *,
+        delay: float | None = None,
     ) -> Any:
         """Add an event, or list its adder.
 
@@ -127,6 +126,7 @@ class Driver(Seat, abc.ABC, Generic[K, E]):
             make_gate: Makes what a listed adder waits at; None for one that does not wait.
             wait: Waits there, and raises where the event was not accepted; None leaves that to the caller.
             timeout: For `wait`.
+            delay: Seconds until the event may start; None for at any time.
 
         Returns:
             The gate that the caller has to wait at; None where the event is accepted.
@@ -134,15 +134,18 @@ class Driver(Seat, abc.ABC, Generic[K, E]):
         mutex, core = self._mutex, self._core
         require_outside(mutex)
         gate = None
+        late = None if delay is None else self._late_by(delay)
         try:
             if not mutex.acquire(False):
                 give_way(mutex)
-            wake = core.submit(key, event)
+            wake = core.submit(key, event) if late is None else core.accept(key, event, late)
             if undecided := wake is None:
                 gate = make_gate() if make_gate else None
-                wake = core.offer(key, event, gate, self._is_inside())
+                wake = core.offer(key, event, gate, self._is_inside(), late)
             if wake:
                 self._wake()
+            if late is not None and core.alarm == late[1]:
+                self._nudge()  # It is due before all others, as far as is known.
             mutex.release()
             if undecided:
                 self._warn()
@@ -167,9 +170,9 @@ class Driver(Seat, abc.ABC, Generic[K, E]):
                 require_hashable(key)
             raise
 
-    def _step(self, transition: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        """Make one step of the core, alone and whole."""
-        return step(self._mutex, transition, *args, **kwargs)
+    def _late_by(self, delay: float) -> Late | None:
+        seconds, now = duration("delay", delay), self._clock.now()
+        return (now, now + seconds) if seconds else None
 
     def _await(self, gate: SimpleQueue[None], key: K, timeout: float | None) -> None:
         """Wait, on a thread, at the gate of an adder that is listed."""
@@ -394,6 +397,9 @@ class Driver(Seat, abc.ABC, Generic[K, E]):
         if item is not None and core.is_to_park(item[0]):
             core.park_head(worker, item, self._clock.now())
             item = None
+        elif item is not None and core.put_off(worker, item, self._clock.now()):
+            self._nudge()
+            item = None
         self._follow_up()
         return item
 
@@ -413,8 +419,11 @@ class Driver(Seat, abc.ABC, Generic[K, E]):
             self._wake()
 
     def _admit(self) -> None:
+        alarm = self._core.alarm
         if self._core.admit():
             self._wake()
+        if self._core.alarm < alarm:
+            self._nudge()
         self._tell(self._core.admitted)
         self._core.admitted.clear()
 
@@ -428,65 +437,6 @@ class Driver(Seat, abc.ABC, Generic[K, E]):
             self._late += core.watch(now, self._warn_after)
             until = min(until, now + max(self._warn_after / 2, _SLACK))
         return until
-
-    def _look(self) -> tuple[State, list[tuple[K, E]], list[K]]:
-        core = self._core
-        return core.state, core.left if core.state is State.ENDED else core.unhandled(), core.keys_in_flight()
-
-    # What is said.
-
-    def _require_drained(self, over: bool, timeout: float | None) -> None:
-        """Raise what tells of a pool that has not ended, or otherwise than by handling everything."""
-        core = self._core
-        if not over:
-            if self._is_inside():
-                return
-            stats = self._step(core.stats)
-            raise TimeoutError(
-                f"pool {core.name!r} has not drained in {timeout} s: "
-                f"{stats.waiting} events wait, {stats.in_flight} are in flight"
-            )
-        if core.failure is not None:
-            raise self._step(core.refusal, "is of no more use")
-        if left := core.left:
-            how = "was stopped with" if core.stopped else "has drained but for parked keys:"
-            raise DrainIncomplete(f"pool {core.name!r} {how} {len(left)} events left", left=left)
-
-    def _require_stopped(self, timeout: float | None) -> list[tuple[K, E]]:
-        """What a stop returns, or raises where it has not ended or the pool failed."""
-        state, left, keys = self._step(self._look)
-        if state is not State.ENDED:
-            message = f"pool {self._core.name!r} has not stopped in {timeout} s: {len(keys)} handlers have not returned"
-            raise StopTimeout(message, left=left, in_flight=keys)
-        if self._core.failure is not None:
-            raise self._step(self._core.refusal, "is of no more use")
-        return left
-
-    def _note_left(self, error: BaseException) -> None:
-        """Add to what stopped the pool how much that left."""
-        if left := len(self._core.left):
-            error.add_note(f"pool {self._core.name!r} was stopped with {left} events left")
-
-    def _warn(self) -> None:
-        crowd, self._core.warning = self._core.warning, None
-        if crowd is None:
-            return
-        self._say(
-            logging.WARNING, "pool %r: %d events, half of max_backlog, wait behind blocked keys, %d of them of key %s, "
-            "which is %s", self._core.name, crowd.blocked, crowd.depth, describe(crowd.key), crowd.why,
-        )  # fmt: skip
-
-    def _say_late(self, key: K, seconds: float, place: str, stack: str) -> None:
-        self._say(
-            logging.WARNING, "pool %r: the handler of key %s has run for %.0f s, %s:\n%s",
-            self._core.name, describe(key), seconds, place, stack,
-        )  # fmt: skip
-
-    def _say(self, level: int, message: str, *args: object, error: BaseException | None = None) -> None:
-        try:
-            _log.log(level, message, *args, exc_info=error)
-        except Exception:
-            traceback.print_exc()  # What was done is done: logging that is broken cannot make it raise.
 
     def _disown(self) -> None:
         """Become useless: this is a forked child, and the threads are the parent's."""

@@ -34,7 +34,7 @@ class Explanation:
     """What a key waits for."""
 
     key: Hashable
-    state: Literal["idle", "ready", "in flight", "retrying", "parked"]
+    state: Literal["idle", "ready", "in flight", "retrying", "parked", "delayed"]
     waiting: int
     """How many events of the key wait, its head included unless that is in flight."""
     attempt: int
@@ -44,7 +44,7 @@ class Explanation:
     since: float | None = None
     """When it was held; None for a key that is not held."""
     due: float | None = None
-    """When its head is retried; None for a key that waits for no time."""
+    """When its head may start; None for a key that waits for no time."""
 
 
 class State(enum.Enum):
@@ -62,7 +62,7 @@ class Stats:
 
     `added == handled + dead + returned + merged + cancelled + in_flight + waiting`, and
     `waiting == queued + delayed + retrying + parked`, where only the head of a lane is ever one of the last three: what
-    waits behind it is queued. `merged` and `delayed` stay 0 for now.
+    waits behind it is queued. `merged` stays 0 for now.
     """
 
     added: int
@@ -82,6 +82,7 @@ class Stats:
     merged: int = 0
     cancelled: int = 0
     delayed: int = 0
+    """Events that may not start yet, each at the head of its key."""
     retrying: int = 0
     """Events that wait for their next attempt, each at the head of its key."""
     parked: int = 0
@@ -109,7 +110,7 @@ class Crowd:
     blocked: int
     """How many events of all blocked keys wait."""
     why: str = "in flight"
-    """What that key does: "in flight", "retrying" or "parked"."""
+    """What that key does: "in flight", "retrying", "parked" or "delayed"."""
 
 
 @dataclass(slots=True)

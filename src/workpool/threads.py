@@ -129,7 +129,7 @@ class EventWorkerPool(Pool[K, E]):
         return self
 
     @entrance
-    def add(self, key: K, event: E, *, timeout: float | None = None) -> None:
+    def add(self, key: K, event: E, *, timeout: float | None = None, delay: float | None = None) -> None:
         """Add an event at the end of its key's lane.
 
         When this returns, the event is accepted: it will end exactly once, after those of its key whose `add`
@@ -143,25 +143,29 @@ class EventWorkerPool(Pool[K, E]):
             key: Names the lane: any hashable object. It is compared inside the pool, and must not call it.
             event: Any object.
             timeout: How many seconds to wait at most; None waits as long as it takes.
+            delay: How many seconds from now on the event does not start, at least; None or 0 for no delay. It keeps its
+                place: what is added to its key later comes after it, and waits too. It counts as one that waits, in
+                `max_backlog` too, and a `drain` waits for it; `resume` of its key ends the delay.
 
         Raises:
             TimeoutError: The pool was full for that long.
             PoolClosed: The pool takes no more, or began to refuse while this waited.
             HandlerError: The pool failed.
-            TypeError: The key is not hashable.
+            TypeError: The key is not hashable, or a number is none.
+            ValueError: A number of seconds is negative.
             RuntimeError: This thread is inside the pool already (a signal handler, a `__del__`, the key's own
                 `__hash__` or `__eq__`), or this is a forked child.
         """
-        self._enter(key, event, SimpleQueue, self._await, None if timeout is None else seconds(timeout))
+        self._enter(key, event, SimpleQueue, self._await, None if timeout is None else seconds(timeout), delay=delay)
 
-    def add_nowait(self, key: K, event: E) -> None:
+    def add_nowait(self, key: K, event: E, *, delay: float | None = None) -> None:
         """Add an event as `add` does, or raise at once where that would wait.
 
         Raises:
             PoolFull: The pool is full, or others wait for room, whoever calls.
-            PoolClosed, HandlerError, TypeError, RuntimeError: As for `add`.
+            PoolClosed, HandlerError, TypeError, ValueError, RuntimeError: As for `add`.
         """
-        self._enter(key, event)
+        self._enter(key, event, delay=delay)
 
     def add_many(self, pairs: Iterable[tuple[K, E]], *, timeout: float | None = None) -> int:
         """Add events, each as `add` does and in the order given: cheaper than as many calls.

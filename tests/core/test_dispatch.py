@@ -195,7 +195,7 @@ class TestBackPressure:
         add(core, "a", 1)
         add(core, "a", 2)
         core.limit = 0
-        core.adders.update(first=("b", 3), second=("c", 4))
+        core.adders.update(first=("b", 3, None), second=("c", 4, None))
         core.take(0)
         with pytest.raises(KeyboardInterrupt):
             core.admit()
@@ -254,7 +254,7 @@ class TestBackPressure:
         core.start(1)
         add(core, "a", 1)
         core.limit = 0
-        core.adders["me"] = ("a", 2)
+        core.adders["me"] = ("a", 2, None)
         core.take(0)
         with pytest.raises(KeyboardInterrupt):
             core.admit()

@@ -19,8 +19,9 @@ from typing import Any
 import pytest
 
 from workpool.dispatch import Dispatch
-from workpool.held import Held, HeldLanes, Note
+from workpool.held import HeldLanes
 from workpool.lanes import Lanes
+from workpool.notes import Held, Note
 from workpool.policy import Park, Skip
 from workpool.records import State
 
@@ -41,7 +42,7 @@ def clone(core: Core) -> Core:
     twin.lanes = {key: copy(behind) for key, behind in core.lanes.items()}
     twin.aside = {key: copy(behind) for key, behind in core.aside.items()}
     twin.notes = {key: clone_note(note) for key, note in core.notes.items()}
-    for place in (twin.retrying, twin.parked):
+    for place in (twin.retrying, twin.parked, twin.delayed):
         for key, held in place.items():
             place[key] = replace(held, note=clone_note(held.note))
     return twin
@@ -49,13 +50,13 @@ def clone(core: Core) -> Core:
 
 def clone_note(note: Note[int]) -> Note[int]:
     """A copy that shares nothing with the first."""
-    return replace(note, line=copy(note.line), marks=copy(note.marks))
+    return replace(note, line=copy(note.line), marks=copy(note.marks), delays=copy(note.delays))
 
 
 def waiters(core: Core) -> list[str]:
     """The keys of those who wait for room, in the pool or in a lane."""
     lines = [line.values() for line in core._lines()]
-    return [key for key, _ in itertools.chain(core.adders.values(), *lines)]
+    return [key for key, *_ in itertools.chain(core.adders.values(), *lines)]
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,9 @@ class World:
     """Keys that were parked, and not let go since."""
     marks: set[Mark] = field(default_factory=set)
     """Those that have not been told."""
+    now: float = 0.0
+    dues: dict[tuple[str, int], float] = field(default_factory=dict)
+    """When events may start that are not to start at any time."""
     path: tuple[str, ...] = ()
     """How it came to this."""
 
@@ -100,7 +104,7 @@ class World:
         return World(
             clone(self.core), self.to_add, self.to_mark, self.holding.copy(), self.added.copy(), self.next_event.copy(),
             self.wakeups, self.looking.copy(), self.gone.copy(), self.ended.copy(), self.parked.copy(),
-            self.marks.copy(), (*self.path, name),
+            self.marks.copy(), self.now, self.dues.copy(), (*self.path, name),
         )  # fmt: skip
 
     def canonical(self) -> tuple[Any, ...]:
@@ -109,25 +113,37 @@ class World:
         keys = sorted(map(self._signature, self.added))
         return (
             tuple(keys), len(self.gone), len(self.looking), core.asleep, core.waking, self.wakeups, core.state,
-            len(core.workers), core.failure is None, core.limit, self.to_add, self.to_mark,
+            len(core.workers), core.failure is None, core.stopped, core.limit, self.to_add, self.to_mark,
         )  # fmt: skip
 
     def _signature(self, key: str) -> tuple[Any, ...]:
         core = self.core
-        note, held = core.notes.get(key), core.retrying.get(key)
+        note, held = core.notes.get(key), core.retrying.get(key) or core.delayed.get(key)
         ticket = held.ticket if held else 0
         return (
             len(core.behind(key)),
             tuple(at for at, item in enumerate(core.ready) if item[0] == key),
-            sum(other.due < held.due for other in core.retrying.values()) if held else -1,
-            tuple(at for at, (waiter, _) in enumerate(core.adders.values()) if waiter == key),
+            sum(due < held.due for due in self.times()) if held else -1,
+            tuple(self.rank(key, event) for event in range(self.next_event[key], self.added[key])),
+            tuple(at for at, (waiter, *_) in enumerate(core.adders.values()) if waiter == key),
             key in core.parked,
+            key in core.delayed,
             any(item is not None and item[0] == key for item in self.holding),
             note is not None and note.parking,
             key in waiters(core),
             any(name == key and number != ticket for _, number, name in core.timers),
             tuple(sorted(self.ahead(mark) for mark in self.marks if mark.key == key)),
         )
+
+    def times(self) -> list[float]:
+        """When something is due: a timer, void or not, or the delay of an event, held or not."""
+        ahead = [due for due in self.dues.values() if due > self.now]
+        return sorted({*(due for due, *_ in self.core.timers), *ahead})
+
+    def rank(self, key: str, event: int) -> int:
+        """Of an event with a delay that is not over: which of the times it is; else -1."""
+        due = self.dues.get((key, event), 0.0)
+        return self.times().index(due) if due > self.now else -1
 
     def ahead(self, mark: Mark) -> int:
         """How many of the events that there were when a mark was made have not ended."""
@@ -148,6 +164,8 @@ class Scope:
     marks: int = 0
     cancels: bool = False
     """With one key only: an event is found by what it is, and each key has its own event 0."""
+    delays: bool = False
+    """Events may have one, which is over after all that are under way."""
     make: type[Core] = Dispatch
 
 
@@ -198,8 +216,8 @@ def check_places(world: World) -> None:
         note = core.noted(key)
         marks = {mark: world.ahead(mark) for mark in world.marks if mark.key == key}
         assert ((note.marks if note else None) or {}) == marks, f"the marks of {key} are miscounted"
-    for held in core.retrying.values():
-        assert core.alarm <= held.due, "a retry comes late"
+    for held in [*core.retrying.values(), *core.delayed.values()]:
+        assert core.alarm <= held.due, "a held key comes late"
 
 
 def check_rest(world: World) -> None:
@@ -227,6 +245,8 @@ def steps(world: World, scope: Scope) -> Iterator[tuple[str, Callable[[World], N
         for key in world.added:
             if key not in waiters(core):
                 yield f"add-{key}{'-inside' * inside}", partial(add, key=key, inside=inside)
+                if scope.delays:
+                    yield f"add-late-{key}{'-inside' * inside}", partial(add, key=key, inside=inside, late=True)
     for worker, item in enumerate(world.holding):
         if item is not None:
             yield f"end-{worker}", partial(end, worker=worker)
@@ -239,7 +259,7 @@ def steps(world: World, scope: Scope) -> Iterator[tuple[str, Callable[[World], N
             yield f"look-{worker}", partial(look, worker=worker)
         elif worker not in world.gone and world.wakeups:
             yield f"wake-{worker}", partial(wake, worker=worker)
-    if core.timers:
+    if world.times():
         yield "due", due
     if scope.policies and core.serving:
         for key in world.added:
@@ -250,7 +270,7 @@ def steps(world: World, scope: Scope) -> Iterator[tuple[str, Callable[[World], N
             yield f"mark-{key}", partial(mark, key=key)
     if scope.cancels and core.serving:
         for key, event in core.unhandled():
-            if (held := core.retrying.get(key) or core.parked.get(key)) is None or held.event != event:
+            if (held := core.held_at(key)) is None or held.event != event:
                 yield f"hand-cancel-{key}-{event}", partial(by_hand, call=partial(cancel, event=event), key=key)
     if scope.endings and core.state is State.OPEN:
         yield "drain", lambda after: close(after, after.core.drain())
@@ -258,11 +278,15 @@ def steps(world: World, scope: Scope) -> Iterator[tuple[str, Callable[[World], N
         yield "stop", lambda after: close(after, after.core.stop())
 
 
-def add(world: World, key: str, inside: bool) -> None:
+def add(world: World, key: str, inside: bool, late: bool = False) -> None:
     core, event = world.core, world.added[key]
-    answer = core.submit(key, event)
+    due = max([world.now, *world.times()]) + 1.0
+    when = (world.now, due) if late else None
+    if late:
+        world.dues[key, event] = due
+    answer = core.accept(key, event, when)
     if answer is None:
-        answer = core.offer(key, event, f"adder-{key}", inside)
+        answer = core.offer(key, event, f"adder-{key}", inside, when)
     world.to_add -= 1
     world.added[key] += answer is not None  # One that waits counts as added when it is let in.
     world.wakeups += bool(answer)
@@ -289,6 +313,8 @@ def chosen(world: World, worker: int, item: tuple[str, int] | None) -> None:
     if item is not None and core.is_to_park(item[0]):
         core.park_head(worker, item, 0.0)
         item = None
+    elif item is not None and core.put_off(worker, item, world.now):
+        item = None
     if item is None:
         world.looking.add(worker)
     else:
@@ -297,6 +323,7 @@ def chosen(world: World, worker: int, item: tuple[str, int] | None) -> None:
         assert event == world.next_event[key], f"event {event} of {key} starts in place of {world.next_event[key]}"
         assert not any(held and held[0] == key for held in world.holding), f"{key} is claimed twice"
         assert key not in world.parked, f"{key} is parked, and starts"
+        assert world.dues.pop(item, 0.0) <= world.now, f"event {event} of {key} starts before its delay is over"
         world.next_event[key] += 1
         world.holding[worker] = item
     follow_up(world)
@@ -336,7 +363,7 @@ def end(world: World, worker: int) -> None:
 def decide(world: World, worker: int, decision: Any) -> None:
     """Let a handler raise, and do what the policy says: of those that are retried, the last is due last."""
     core, item = world.core, let_go(world, worker)
-    core.failed(worker, item, decision, "no", now=max((due for due, *_ in core.timers), default=0.0))
+    core.failed(worker, item, decision, "no", now=max([world.now, *world.times()]))
     if item[0] in core.parked:
         world.parked.add(item[0])
     if core.serving and isinstance(decision, Skip):
@@ -355,8 +382,9 @@ def fail(world: World, worker: int) -> None:
 
 
 def due(world: World) -> None:
-    """Let time pass until the next timer, void or not."""
-    world.wakeups += world.core.release(world.core.timers[0][0])
+    """Let time pass until the next time that something is due."""
+    world.now = max(world.now, world.times()[0])
+    world.wakeups += world.core.release(world.now)
 
 
 def by_hand(world: World, call: Callable[[World, str], None], key: str) -> None:
@@ -366,11 +394,15 @@ def by_hand(world: World, call: Callable[[World, str], None], key: str) -> None:
 
 
 def park(world: World, key: str) -> None:
+    if held := world.core.delayed.get(key):
+        world.dues.pop((key, held.event), None)  # It is over.
     world.core.park(key, 0.0)
     world.parked.add(key)
 
 
 def resume(world: World, key: str) -> None:
+    if held := world.core.delayed.get(key):
+        world.dues.pop((key, held.event), None)  # It is over.
     world.core.resume(key)
     world.parked.discard(key)
 
@@ -380,6 +412,7 @@ def skip_head(world: World, key: str) -> None:
         skip_cancelled(world, key)
         assert dead.event == world.next_event[key], "another event than the head is skipped"
         world.next_event[key] += 1
+        world.dues.pop((key, dead.event), None)
         world.ended.append((key, dead.event))
         world.parked.discard(key)
 
@@ -387,6 +420,7 @@ def skip_head(world: World, key: str) -> None:
 def cancel(world: World, key: str, event: int) -> None:
     assert world.core.cancel(key, event), "an event that waits is not found"
     world.core.rubbish.clear()
+    world.dues.pop((key, event), None)
     world.ended.append((key, event))
 
 
@@ -401,7 +435,9 @@ def mark(world: World, key: str) -> None:
 
 def close(world: World, adders: list[object]) -> None:
     for adder in adders:
-        assert world.core.withdraw(adder, str(adder)[-1]), "an adder that is refused was let in"
+        key = str(adder)[-1]
+        assert world.core.withdraw(adder, key), "an adder that is refused was let in"
+        world.dues.pop((key, world.added[key]), None)
     world.wakeups += 1
 
 
@@ -426,11 +462,14 @@ def leave(world: World, worker: int) -> None:
         Scope(keys=2, events=4, workers=1, policies=True, bound=2, max_lane=1),
         Scope(keys=2, events=3, workers=1, policies=True, marks=1),
         Scope(keys=1, events=4, workers=2, policies=True, max_lane=1, marks=2, cancels=True),
+        Scope(keys=2, events=3, workers=2, delays=True),
+        Scope(keys=2, events=2, workers=1, bound=1, policies=True, delays=True),
+        Scope(keys=1, events=3, workers=1, policies=True, max_lane=1, marks=1, cancels=True, delays=True),
     ],
     ids=lambda scope: (
         f"{scope.keys} keys, {scope.events} events, {scope.workers} workers, bound {scope.bound}"
         f"{', policies' * scope.policies}{f', max_lane {scope.max_lane}' if scope.max_lane else ''}"
-        f"{f', {scope.marks} marks' if scope.marks else ''}{', cancels' * scope.cancels}"
+        f"{f', {scope.marks} marks' if scope.marks else ''}{', cancels' * scope.cancels}{', delays' * scope.delays}"
     ),
 )
 def test_every_state_keeps_the_invariants_and_every_path_ends_well(scope: Scope) -> None:
@@ -492,9 +531,9 @@ class AdderForgotten(Core):
 
 
 class LostRetry(Core):
-    def _let_go(self, where: dict[str, Held[str, int]], held: Held[str, int]) -> None:
-        super()._let_go(where, held)
-        if where is self.retrying:
+    def _let_go(self, held: Held[str, int]) -> None:
+        super()._let_go(held)
+        if held.why == "retrying":
             del self.ready[-1]
 
 
@@ -573,7 +612,7 @@ class MarkCountsARetry(Core):
     def fail_once(self, key: str, error: str, now: float) -> None:
         super().fail_once(key, error, now)
         note = self.notes[key]
-        note.marks = note.marks_without(0)
+        note.marks = note.without(0)[0]
 
 
 class MarkToldBeforeTheLast(Core):
@@ -589,6 +628,55 @@ class MarkNotToldByASkip(Core):
         dead = super().skip_head(key, now)
         self.admitted = told
         return dead
+
+
+class DelayForgotten(Core):
+    def put_off(self, worker: int, item: tuple[str, int], now: float) -> bool:
+        return False
+
+
+class DelayOfAnIdleKeyForgotten(Core):
+    def submit_late(self, key: str, event: int, now: float, due: float, force: bool = False) -> bool | None:
+        return self.submit(key, event, force)
+
+
+class DelayedPassed(Core):
+    def put_off(self, worker: int, item: tuple[str, int], now: float) -> bool:
+        put_off = super().put_off(worker, item, now)
+        if put_off and (behind := self.aside[item[0]]):
+            self.delayed[item[0]] = replace(self.delayed[item[0]], event=behind.popleft())
+            behind.append(item[1])
+        return put_off
+
+
+class DelaysStayWhereTheyWere(Core):
+    def _act_on(self, key: str, note: Note[int], place: int = 0) -> None:
+        note.passed = 0
+        super()._act_on(key, note, place)
+
+
+class DelayNotInTheAlarm(Core):
+    def _is_earlier(self, due: float) -> bool:
+        return False
+
+
+class DrainForgetsDelays(Core):
+    def settle(self) -> bool:
+        if self.state is State.DRAINING and not (self.ready or self.in_flight or self.retrying):
+            self.serving = False
+        return not self.serving
+
+
+DELAYS = [
+    DelayForgotten, DelayOfAnIdleKeyForgotten, DelayedPassed, DelaysStayWhereTheyWere, DelayNotInTheAlarm,
+    DrainForgetsDelays,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("make", DELAYS)
+def test_a_planted_bug_of_delays_is_found(make: type[Core]) -> None:
+    with pytest.raises(AssertionError, match=r"after .*add"):
+        explore(Scope(keys=1, events=3, workers=1, delays=True, make=make))
 
 
 @pytest.mark.parametrize(

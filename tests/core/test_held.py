@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from support import reference_only
-from workpool.held import Held, HeldLanes, Note
+from workpool.notes import Held, Note
 from workpool.records import Dead, Explanation
+from workpool.steered import SteeredLanes
 
-Core = HeldLanes[Any, Any]
+Core = SteeredLanes[Any, Any]
 
 
 def lanes_with(*events: tuple[str, int], workers: int = 1, max_dead: int = 10) -> Core:
@@ -175,7 +176,7 @@ class TestPark:
         lanes.retry(0, ("a", 1), 100.0, 105.0)
         lanes.park("a", 101.0)
         assert state(lanes) == {"behind": {"a": [2]}, "parked": {"a": 1}}
-        assert lanes.parked["a"] == Held("a", 1, Note(1, "no", 100.0), 101.0)
+        assert lanes.parked["a"] == Held("a", 1, Note(1, "no", 100.0), 101.0, "parked")
         lanes.release(200.0)
         assert state(lanes) == {"behind": {"a": [2]}, "parked": {"a": 1}}
 
@@ -409,7 +410,7 @@ class TestDead:
             def pop(self, *arguments: Any) -> Any:
                 raise KeyboardInterrupt
 
-        class Once(HeldLanes[Any, Any]):
+        class Once(SteeredLanes[Any, Any]):
             cuts = 1
 
             def _act_on(self, key: Any, note: Note[Any], place: int = 0) -> None:
@@ -540,7 +541,7 @@ class TestExplain:
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (lambda lanes: lanes.timers.clear(), "a retry is never due"),
+        (lambda lanes: lanes.timers.clear(), "a held key is never due"),
         (lambda lanes: lanes.timers.extend([(1.0, -n, "x") for n in range(99)]), "void timers are kept"),
         (lambda lanes: lanes.buried.update({object(): None, 1: None}), "more dead events"),
         (lambda lanes: lanes.notes.update(x=Note()), "a note that says nothing is kept"),

@@ -11,7 +11,7 @@ import pytest
 
 from tracer import cut_calls
 from workpool.dispatch import Dispatch
-from workpool.held import Note
+from workpool.notes import Note
 from workpool.policy import Park, Skip
 
 Core = Dispatch[Any, Any]

@@ -386,7 +386,7 @@ class DispatchMachine(RuleBasedStateMachine):
         assert stats.waiting == stats.queued + stats.retrying + stats.parked
         assert [(dead.key, dead.event) for dead in self.core.buried] == self.dead
         assert (self.core.failure is not None) == self.failed
-        assert [event for _, event in self.core.adders.values()] == [event for _, event in self.adders]
+        assert [event for _, event, _ in self.core.adders.values()] == [event for _, event in self.adders]
         assert sorted(self.core.parked_keys()) == sorted(self.parked | self.to_park)
         for key in "abcd":
             self.check_key(key, active)

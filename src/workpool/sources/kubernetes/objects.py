@@ -39,13 +39,13 @@ class Item:
     __slots__ = ("_object", "annotations", "labels", "line", "name", "type", "uid", "version")
 
     def __init__(self, type: Literal["ADDED", "MODIFIED", "DELETED"], line: bytes, metadata: _Metadata) -> None:
-        self.type = type
-        self.line = line
-        self.name = f"{metadata.namespace}/{metadata.name}" if metadata.namespace else metadata.name
-        self.uid = metadata.uid or ""
-        self.version = metadata.version
-        self.labels = metadata.labels
-        self.annotations = metadata.annotations
+        self.type: Literal["ADDED", "MODIFIED", "DELETED"] = type
+        self.line: bytes = line
+        self.name: str = f"{metadata.namespace}/{metadata.name}" if metadata.namespace else metadata.name
+        self.uid: str = metadata.uid or ""
+        self.version: str = metadata.version
+        self.labels: Any = metadata.labels
+        self.annotations: Any = metadata.annotations
         self._object: dict[str, Any] | None = None
 
     @property
