@@ -18,6 +18,7 @@ from support import DRIVERS, PATIENCE, Driver
 from workpool import StopTimeout, process
 from workpool.twin import COMPILED
 
+pytest_plugins = ["pytester"]
 COPY = os.environ.get("WORKPOOL_TEST_COPY", "")
 assert workpool.__file__.startswith(COPY), "the copy that is to be tested is not the one that is imported"
 

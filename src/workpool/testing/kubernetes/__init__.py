@@ -8,7 +8,7 @@
 
 It models one log of versions with compaction, uids, lists by pages, selectors, watches with bookmarks, streaming
 lists, writes, discovery and the token. It has no admission, no schemas, no garbage collection and no controllers: a pod
-that is created here is never run. `workpool.testing.kubernetes.fixture` offers it to pytest.
+that is created here is never run. `workpool.testing.plugin` offers it to pytest.
 
 The model (`store`, `query`, `selector`, `resource`) is pure and may be used without the server.
 """

@@ -1,6 +1,8 @@
-"""The fixture for pytest, which a test module or the topmost `conftest.py` loads.
+"""The API server as a fixture for pytest, which `workpool.testing.plugin` offers with all others.
 
-pytest_plugins = ["workpool.testing.kubernetes.fixture"]
+pytest_plugins = ["workpool.testing.plugin"]
+
+PYTEST_DONT_REWRITE: nothing asserts here, and it may be loaded by both names.
 """
 
 from __future__ import annotations
