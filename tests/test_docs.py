@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from planted.test_planted import BUGS
+
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 CODE = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"\]\(([^)\s]+)\)")
@@ -27,7 +29,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in HEADING.findall(prose(page))}
 
 
-@pytest.fixture(params=PAGES, ids=lambda page: page.name)
+@pytest.fixture(params=PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def page(request: pytest.FixtureRequest) -> Path:
     found: Path = request.param
     return found
@@ -67,3 +69,14 @@ def test_every_cell_of_what_drivers_can_do_names_a_test_or_says_why_there_is_non
             assert set(held) <= tests, (first, cell)
             assert held or re.match(r"(yes|no): ", cell.strip()), (first, cell)
     assert len(table) > 10
+
+
+def test_each_promise_names_a_planted_bug_that_the_test_beside_it_is_aimed_at() -> None:
+    text = prose(ROOT / "docs" / "promises.md")
+    links = {name: f"{target.removeprefix('../tests/')}::{title}" for name, target, title in DEFINITION.findall(text)}
+    aims = {bug.name: re.sub(r"::\w+(?=::)", "", bug.aim) for bug in BUGS}  # Without the class of a test.
+    promises = re.split(r"^## P\d+: ", text, flags=re.MULTILINE)[1:]
+    assert len(promises) == 12
+    for promise in promises:
+        ((bug, link),) = re.findall(r'\*\*Planted:\*\* "([^"]+)".*?\]\[([^\]]+)\]', promise, re.DOTALL)
+        assert links[link] == aims[bug], bug
