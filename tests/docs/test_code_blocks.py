@@ -33,7 +33,7 @@ GIVEN = {
 }
 """What the readers of a page have, that its blocks only name."""
 
-ELSEWHERE = {"docs/kubernetes.md", "docs/api-server.md"}
+ELSEWHERE = {"docs/kubernetes.md", "docs/api-server.md", "docs/pytest.md"}
 """Pages whose blocks need a server, and have tests of their own beside those of the server."""
 
 PAGES = [

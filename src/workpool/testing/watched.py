@@ -88,7 +88,7 @@ class _Watched(Pool[K, E]):
     def is_still(self) -> bool:
         """Whether nothing goes on by itself: each event that is left waits for the test, or for the fake clock."""
         stats = self.stats()
-        if stats.in_flight or stats.keys > stats.retrying + stats.parked:
+        if stats.in_flight or stats.keys > stats.retrying + stats.parked + stats.delayed:
             return False
         times = [each.due for each in self._held() if each.due is not None]
         return not times or (isinstance(self._clock, FakeClock) and min(times) > self._clock.now())
@@ -101,7 +101,7 @@ class _Watched(Pool[K, E]):
 
     def _held(self) -> list[Explanation]:
         stats = self.stats()
-        return self.top(max(1, stats.retrying + stats.parked), by="age")
+        return self.top(max(1, stats.retrying + stats.parked + stats.delayed), by="age")
 
     def _why(self) -> list[str]:
         """What the pool waits for, a line for each key; ten of those that are held."""
@@ -118,7 +118,8 @@ class _Watched(Pool[K, E]):
         if held.due is None:
             return f"  key {describe(held.key)} is parked{after}: resume(key) or skip_head(key) lets it go on"
         due = "advance the clock by" if isinstance(self._clock, FakeClock) else "it is due in"
-        return f"  key {describe(held.key)} waits for its retry{after}: {due} {held.due - self._clock.now():g} s"
+        what = "its delay to be over" if held.state == "delayed" else "its retry"
+        return f"  key {describe(held.key)} waits for {what}{after}: {due} {held.due - self._clock.now():g} s"
 
     def _where(self, worker: int) -> str:
         """Where the handler of a worker stands, as the end of a sentence."""
@@ -147,13 +148,13 @@ class _Watched(Pool[K, E]):
 class WatchedPool(_Watched[K, E], threads.EventWorkerPool[K, E]):
     """A pool on threads, of one test."""
 
-    def add(self, key: K, event: E, *, timeout: float | None = None) -> None:
+    def add(self, key: K, event: E, *, timeout: float | None = None, delay: float | None = None) -> None:
         with self._telling():
-            super().add(key, event, timeout=self._patience(timeout))
+            super().add(key, event, timeout=self._patience(timeout), delay=delay)
 
-    def add_nowait(self, key: K, event: E) -> None:
+    def add_nowait(self, key: K, event: E, *, delay: float | None = None) -> None:
         with self._telling():
-            super().add_nowait(key, event)
+            super().add_nowait(key, event, delay=delay)
 
     def flush(self, key: K = NOTHING, *, timeout: float | None = None) -> None:
         with self._telling():
@@ -217,17 +218,17 @@ class WatchedPool(_Watched[K, E], threads.EventWorkerPool[K, E]):
 class WatchedAsyncioPool(_Watched[K, E], asyncio.EventWorkerPool[K, E]):
     """A pool on an event loop, of one test."""
 
-    async def add(self, key: K, event: E, *, timeout: float | None = None) -> None:
+    async def add(self, key: K, event: E, *, timeout: float | None = None, delay: float | None = None) -> None:
         with self._telling():
-            await super().add(key, event, timeout=self._patience(timeout))
+            await super().add(key, event, timeout=self._patience(timeout), delay=delay)
 
-    def add_nowait(self, key: K, event: E) -> None:
+    def add_nowait(self, key: K, event: E, *, delay: float | None = None) -> None:
         with self._telling():
-            super().add_nowait(key, event)
+            super().add_nowait(key, event, delay=delay)
 
-    def add_from_thread(self, key: K, event: E, *, timeout: float | None = None) -> None:
+    def add_from_thread(self, key: K, event: E, *, timeout: float | None = None, delay: float | None = None) -> None:
         with self._telling():
-            super().add_from_thread(key, event, timeout=self._patience(timeout))
+            super().add_from_thread(key, event, timeout=self._patience(timeout), delay=delay)
 
     async def flush(self, key: K = NOTHING, *, timeout: float | None = None) -> None:
         with self._telling():
