@@ -22,6 +22,7 @@ from workpool.errors import (
 )
 from workpool.futures import KeyedExecutor
 from workpool.handlers import Delivery
+from workpool.hooks import Hooks
 from workpool.policy import Fail, Park, ParkKey, Policy, Retry, RetryAfter, Skip, SkipEvent, Verdict
 from workpool.records import Dead, Explanation, Stats
 from workpool.threads import EventWorkerPool
@@ -37,6 +38,7 @@ __all__ = [
     "Fail",
     "FlushIncomplete",
     "HandlerError",
+    "Hooks",
     "KeyedExecutor",
     "Park",
     "ParkKey",

@@ -30,6 +30,7 @@ from workpool.driver import TIMEKEEPER
 from workpool.errors import HandlerCancelled
 from workpool.flush import Flush
 from workpool.handlers import Delivery, takes_delivery
+from workpool.hooks import Hooks
 from workpool.intake import Reading, Source
 from workpool.lanes import NOTHING, E, K
 from workpool.loop import Bell, Gate, call_on, nothing, stack_of
@@ -68,6 +69,7 @@ class EventWorkerPool(Pool[K, E]):
             it was cancelled has handled its event.
         max_backlog, max_lane, name, on_failure, max_dead, warn_after: As on threads.
         clock: As on threads; but `timeout` always counts the loop's time.
+        hooks: As on threads. They are called on the loop.
 
     Raises:
         TypeError: The handler is no coroutine function or cannot be called so, or an argument is of the wrong type.
@@ -87,13 +89,14 @@ class EventWorkerPool(Pool[K, E]):
         max_dead: int | None = 1000,
         warn_after: float | None = 60.0,
         clock: Clock | None = None,
+        hooks: Hooks | None = None,
     ) -> None:
         self._takes_delivery = takes_delivery(handler, awaited=True)
         self._handler: Callable[..., Awaitable[object]] = handler
         self._timeout = None if timeout is None else duration("timeout", timeout)
         super().__init__(
             workers=100 if workers is None else workers, max_backlog=max_backlog, max_lane=max_lane, name=name,
-            on_failure=on_failure, max_dead=max_dead, warn_after=warn_after, clock=clock,
+            on_failure=on_failure, max_dead=max_dead, warn_after=warn_after, clock=clock, hooks=hooks,
         )  # fmt: skip
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_running: Callable[[], bool] = bool
@@ -155,6 +158,8 @@ class EventWorkerPool(Pool[K, E]):
             self._step(self._withdraw, gate, key)
             raise
         self._require_let_in(gate, key, timeout)
+        if self._hearing:
+            self._hearing.tell("added", key, event)
 
     async def add_many(self, pairs: Iterable[tuple[K, E]], *, timeout: float | None = None) -> int:
         """Add events, each as `add` does and in the order given: cheaper than as many calls.
@@ -311,6 +316,8 @@ class EventWorkerPool(Pool[K, E]):
         """Sleep, take, handle, pass on, until the pool is settled. It is cut short as its twin on threads is (P11)."""
         core, mutex, takes_delivery = self._core, self._mutex, self._takes_delivery
         handler = self._handler if self._timeout is None else self._handle_in_time
+        if self._hearing:
+            handler, takes_delivery = self._hearing.around_awaited(handler, takes_delivery), True
         hand: Hand[K, E] = Hand(self, worker, handler, takes_delivery)
         pass_on = hand.pass_on
         burst = 0

@@ -51,7 +51,7 @@ class Dispatch(SteeredLanes[K, E], Generic[K, E]):
     """The lanes of a pool, with its bound, its adders, its endings and its failure."""
 
     __slots__ = (
-        "_held_crowd", "_left_so_far", "_warned", "adders", "audience", "failure", "half", "left", "look",
+        "_held_crowd", "_left_so_far", "_warned", "adders", "audience", "failure", "half", "is_asked", "left", "look",
         "max_backlog", "max_lane", "name", "refused", "replayed", "returned", "state", "stopped", "warning", "workers",
     )  # fmt: skip
 
@@ -60,6 +60,7 @@ class Dispatch(SteeredLanes[K, E], Generic[K, E]):
     aside: dict[K, deque[E] | None]
     lanes: dict[K, deque[E] | None]
     limit: int
+    news: deque[tuple[str, Any]] | None
     notes: dict[K, Note[E]]
     parked: dict[K, Held[K, E]]
     ready: deque[tuple[K, E]]
@@ -76,6 +77,7 @@ class Dispatch(SteeredLanes[K, E], Generic[K, E]):
         *,
         max_lane: int | None = None,
         max_dead: int | None = 1000,
+        heard: bool = False,
     ) -> None:
         self.max_backlog: int = sys.maxsize if max_backlog is None else min(max_backlog, sys.maxsize)
         self.max_lane: int | None = max_lane
@@ -84,7 +86,11 @@ class Dispatch(SteeredLanes[K, E], Generic[K, E]):
         """Where no more than this many events wait, adders are let in."""
         self.look: int = self.half
         """Where this many events wait, a look is due at which keys they wait for; then at each further eighth."""
-        super().__init__(0 if max_lane else self.half, sys.maxsize if max_dead is None else max_dead)
+        self.is_asked: bool = heard or max_lane is not None
+        """Each event is to be decided about by `offer`: the limit is always 0."""
+        super().__init__(0 if self.is_asked else self.half, sys.maxsize if max_dead is None else max_dead)
+        if heard:
+            self.news = deque()
         self.name: str = name
         self.state: State = State.OPEN
         self.failure: Failure | None = None
@@ -150,7 +156,7 @@ class Dispatch(SteeredLanes[K, E], Generic[K, E]):
         if not self.adders:
             if self.waiting >= self.look:
                 self._weigh()
-            self.limit = 0 if self.max_lane else self.look
+            self.limit = 0 if self.is_asked else self.look
             if self.waiting < self.max_backlog:
                 return self.accept(key, event, late, True)
         if adder is None:

@@ -20,6 +20,7 @@ from workpool.arguments import count, duration, require_hashable
 from workpool.clock import Clock, SystemClock
 from workpool.dispatch import Dispatch
 from workpool.errors import DrainIncomplete, PoolFull, WorkpoolError, describe
+from workpool.hooks import Hearing, Hooks
 from workpool.lanes import NOTHING, E, K
 from workpool.mutex import Forked, Mutex, give_way, require_outside
 from workpool.notes import Late
@@ -56,6 +57,7 @@ class Driver(Telling[K, E]):
         max_dead: int | None,
         warn_after: float | None,
         clock: Clock | None,
+        hooks: Hooks | None,
     ) -> None:
         if not isinstance(name, str):
             raise TypeError(f"name must be a string, and {name!r} is not")
@@ -66,7 +68,9 @@ class Driver(Telling[K, E]):
             name,
             max_lane=None if max_lane is None else count("max_lane", max_lane),
             max_dead=None if max_dead is None else count("max_dead", max_dead, 0),
+            heard=hooks is not None,
         )
+        self._hearing: Hearing | None = None if hooks is None else Hearing(hooks, name)
         self._on_failure: Policy = require_policy(on_failure)
         self._warn_after: float | None = None if warn_after is None else duration("warn_after", warn_after)
         self._clock: Clock = clock or SystemClock()
@@ -153,6 +157,8 @@ class Driver(Telling[K, E]):
                     if wait is None:
                         return gate
                     wait(gate, key, timeout)
+                if self._hearing:
+                    self._hearing.tell("added", key, event)
             return None
         except BaseException as error:
             try:
@@ -210,6 +216,7 @@ class Driver(Telling[K, E]):
         self._require_owner()
         result = self._step(act)
         self._core.rubbish.clear()
+        self._tell_news()
         return result
 
     def _take_back(self, starter: object, arrived: Collection[int]) -> bool:
@@ -237,6 +244,10 @@ class Driver(Telling[K, E]):
         self._step(self._wake)  # The next that sleeps may leave too.
         self._step(self._nudge)  # And whoever keeps the time, if that is the last.
         if last:
+            if self._hearing:
+                self._step(self._core.end)
+                self._tell_news()
+                self._hearing.tell("ended", self._step(self._core.stats))
             self._step(self._all_left)
 
     def _take(self, worker: int, hand: Hand[K, E]) -> None:
@@ -257,6 +268,14 @@ class Driver(Telling[K, E]):
             self._admit()
         self._mutex.release()
         hand.last = None
+        if core.news:
+            self._tell_news()
+
+    def _tell_news(self) -> None:
+        news = self._core.news
+        while news and self._hearing:
+            with suppress(IndexError):  # Another thread was first.
+                self._hearing.tell(*news.popleft())
 
     def _decide(self, error: Exception, attempt: int) -> float | Fail | Skip | Park:
         return decide(self._on_failure, error, attempt, random.random())
@@ -274,6 +293,7 @@ class Driver(Telling[K, E]):
         text = f"{type(error).__name__}: {describe(error, str)}"
         stops = self._step(self._settle_failed, worker, item, decision, text)
         core.rubbish.clear()
+        self._tell_news()
         if stops:
             what = "it is left by the stop"
         elif isinstance(decision, Skip):

@@ -31,6 +31,7 @@ from workpool.clock import Clock
 from workpool.driver import TIMEKEEPER
 from workpool.errors import describe
 from workpool.handlers import Delivery, takes_delivery
+from workpool.hooks import Hooks
 from workpool.lanes import E, K
 from workpool.policy import Fail, Park, Policy, Skip
 from workpool.threads import EventWorkerPool as ThreadsPool
@@ -82,6 +83,7 @@ class EventWorkerPool(ThreadsPool[K, E]):
         max_dead: How many events that were given up on are kept.
         warn_after: A handler that takes more than so many seconds is logged once, with its stack if it runs here.
         clock: Where the time comes from.
+        hooks: Hears what happens, in this process.
 
     Raises:
         TypeError: The executor is none and makes none, or as on threads.
@@ -101,6 +103,7 @@ class EventWorkerPool(ThreadsPool[K, E]):
         max_dead: int | None = 1000,
         warn_after: float | None = 60.0,
         clock: Clock | None = None,
+        hooks: Hooks | None = None,
     ) -> None:
         if not isinstance(executor, Executor) and not callable(executor):
             raise TypeError(f"executor must be an Executor, or make one when it is called, and {executor!r} is neither")
@@ -124,7 +127,7 @@ class EventWorkerPool(ThreadsPool[K, E]):
         super().__init__(
             self._deliver, workers=getattr(given, "_max_workers", None) if workers is None else workers,
             max_backlog=max_backlog, max_lane=max_lane, name=name, on_failure=on_failure, max_dead=max_dead,
-            warn_after=warn_after, clock=clock,
+            warn_after=warn_after, clock=clock, hooks=hooks,
         )  # fmt: skip
 
     def _deliver(self, event: E, delivery: Delivery) -> None:

@@ -34,7 +34,7 @@ import math
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 from heapq import heapify, heappop, heappush
-from typing import Generic
+from typing import Any, Generic
 
 from workpool.lanes import NOTHING, E, K
 from workpool.notes import Held, Note
@@ -49,7 +49,7 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
 
     __slots__ = (
         "_tickets", "admitted", "alarm", "buried", "cancelled", "dead", "dead_forgotten", "delayed", "lookouts",
-        "max_dead", "notes", "parked", "retrying", "rubbish", "timers",
+        "max_dead", "news", "notes", "parked", "retrying", "rubbish", "timers",
     )  # fmt: skip
 
     added: int
@@ -86,6 +86,8 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
         """Who is told of each key that is parked."""
         self.rubbish: list[object] = []
         """What the driver drops when nobody is inside: dropping an event can run the user's code."""
+        self.news: deque[tuple[str, Any]] | None = None
+        """What the driver has to tell to hooks: which, and what of. None where there are none."""
         self._tickets = itertools.count(1)
 
     # What a worker does with an event that failed. It is counted asleep afterwards, and `wake` is to be called.
@@ -127,6 +129,8 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
         self._hold(worker, self.parked, Held(key, event, note, now, "parked"))
         note.parking = False
         self.admitted += self.lookouts
+        if self.news is not None:
+            self.news.append(("parked", key))
 
     def bury(self, worker: int, item: tuple[K, E], now: float) -> None:
         """Give up on an event; its lane moves up."""
@@ -139,6 +143,8 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
         self._advance(key)
         self.heed(key)
         self._keep_newest()
+        if self.news is not None:
+            self.news.append(("dead", dead))
 
     def heed(self, key: K) -> None:
         """Act on the note of a key whose head has ended at a worker: its lane has moved up."""

@@ -86,6 +86,8 @@ class Pool(Driver[K, E]):
         """
         if not self._by_hand(self._core.replay, dead):
             raise ValueError("this event is not among the dead: it was replayed, or newer ones took its place")
+        if self._hearing:
+            self._hearing.tell("added", dead.key, dead.event)
 
     def parked(self) -> list[K]:
         """The keys that are parked: those whose events wait until `resume` or `skip_head`. O(of them)."""

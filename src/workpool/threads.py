@@ -34,6 +34,7 @@ from workpool.clock import Clock
 from workpool.driver import TIMEKEEPER
 from workpool.flush import Flush
 from workpool.handlers import Delivery, takes_delivery
+from workpool.hooks import Hooks
 from workpool.intake import Reading, Source
 from workpool.lanes import NOTHING, E, K
 from workpool.policy import Fail, Policy
@@ -70,6 +71,7 @@ class EventWorkerPool(Pool[K, E]):
         max_dead: How many events that were given up on are kept for `dead()`, the newest; None for all.
         warn_after: A handler that runs for more than so many seconds is logged once, with its stack; None for never.
         clock: Where the time comes from; None for the system's clock. `workpool.testing` has one for tests.
+        hooks: Hears what happens, event by event; each `add` takes its longer way then. None for nobody.
 
     Raises:
         TypeError: The handler cannot be called so, or an argument is of the wrong type.
@@ -88,12 +90,14 @@ class EventWorkerPool(Pool[K, E]):
         max_dead: int | None = 1000,
         warn_after: float | None = 60.0,
         clock: Clock | None = None,
+        hooks: Hooks | None = None,
     ) -> None:
         self._takes_delivery = takes_delivery(handler)
         self._handler: Callable[..., object] = handler
         super().__init__(
             workers=min(32, (os.cpu_count() or 1) + 4) if workers is None else workers, max_backlog=max_backlog,
             max_lane=max_lane, name=name, on_failure=on_failure, max_dead=max_dead, warn_after=warn_after, clock=clock,
+            hooks=hooks,
         )  # fmt: skip
         self._nudges: SimpleQueue[None] = SimpleQueue()
         """Calls the timekeeper before its time."""
@@ -326,7 +330,10 @@ class EventWorkerPool(Pool[K, E]):
     def _work(self, worker: int) -> None:
         """Sleep, take, and handle what there is, until the pool is settled."""
         core, mutex, wakeups = self._core, self._mutex, self._wakeups
-        hand: Hand[K, E] = Hand(self, worker, self._handler, self._takes_delivery)
+        handler, takes_delivery = self._handler, self._takes_delivery
+        if self._hearing:
+            handler, takes_delivery = self._hearing.around(handler, takes_delivery), True
+        hand: Hand[K, E] = Hand(self, worker, handler, takes_delivery)
         try:
             while core.state is State.OPEN or not self._step(core.settle):
                 wakeups.get()

@@ -1029,3 +1029,25 @@ def test_the_invariants_see_what_is_wrong(harm: Any, message: str) -> None:
     harm(core)
     with pytest.raises(AssertionError, match=message):
         core.check_invariants()
+
+
+def test_a_core_that_is_heard_keeps_the_news_until_the_driver_tells_them() -> None:
+    core: Dispatch[str, int] = Dispatch(heard=True)
+    core.start(1)
+    assert core.news is not None
+    assert core.submit("a", 0) is None, "each event is decided about by offer"
+    for event in range(4):
+        core.offer("a", event)
+    item = core.take(0)
+    assert item == ("a", 0)
+    core.failed(0, item, Skip(), "no", 0.0)
+    core.failed(0, core.take(0) or item, Park(), "no", 0.0)
+    core.skip_head("a", 0.0)
+    core.failed(0, core.take(0) or item, 5.0, "no", 0.0)
+    core.park("a", 0.0)
+    told = [(name, getattr(what, "event", what)) for name, what in core.news]
+    assert told == [("dead", 0), ("parked", "a"), ("dead", 1), ("parked", "a")]
+    core.offer("b", 9)
+    assert core.limit == 0, "and so it stays"
+    unheard: Dispatch[str, int] = Dispatch()
+    assert unheard.news is None

@@ -25,6 +25,7 @@ from workpool.arguments import duration
 from workpool.clock import Clock
 from workpool.errors import DrainIncomplete, HandlerError, StopTimeout, WorkpoolError, describe
 from workpool.handlers import Delivery
+from workpool.hooks import Hooks
 from workpool.lanes import NOTHING, E, K
 from workpool.policy import Policy
 from workpool.pool import Pool
@@ -53,6 +54,7 @@ class PoolOptions(TypedDict, total=False):
     max_dead: int | None
     warn_after: float | None
     clock: Clock | None
+    hooks: Hooks | None
 
 
 class AsyncioPoolOptions(PoolOptions, total=False):

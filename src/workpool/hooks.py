@@ -1,0 +1,121 @@
+"""What somebody outside hears of a pool: where metrics and traces are fastened."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from time import perf_counter
+from typing import Any, Final, Protocol
+
+from workpool.handlers import Delivery
+from workpool.records import Dead, Stats
+
+__all__ = ["METRICS", "Hearing", "Hooks"]
+
+METRICS: Final[tuple[str, ...]] = (
+    "workqueue_depth",
+    "workqueue_adds_total",
+    "workqueue_queue_duration_seconds",
+    "workqueue_work_duration_seconds",
+    "workqueue_unfinished_work_seconds",
+    "workqueue_longest_running_processor_seconds",
+    "workqueue_retries_total",
+)
+"""Names of metrics that are reserved for hooks that mean by them what client-go's work queue does.
+
+Each with the label `name`, which is the pool's, and never with one by key. Source: client-go, `util/workqueue`.
+"""
+
+_log = logging.getLogger("workpool")
+
+
+class Hooks(Protocol):
+    """What a pool tells as it goes. Inherit, and define those that you want to hear.
+
+    Each is called outside the pool, on the thread or in the task to which it happens, which goes on when it returns: so
+    a slow hook slows the pool, and what two threads tell may come in any order, `started` even before `added`. Whatever
+    of `Exception` a hook raises is logged, once for each pool, and changes nothing. It may look at the pool, and should
+    not wait for it.
+    """
+
+    def added(self, key: Any, event: Any) -> None:
+        """An event was accepted; also one that was replayed."""
+
+    def started(self, delivery: Delivery, event: Any) -> None:
+        """A delivery begins."""
+
+    def succeeded(self, delivery: Delivery, event: Any, seconds: float) -> None:
+        """A delivery ended, and the event was handled; `seconds` is how long the handler took."""
+
+    def failed(self, delivery: Delivery, event: Any, seconds: float, error: BaseException) -> None:
+        """A delivery ended with an error. What becomes of the event is for the policy, and told next."""
+
+    def parked(self, key: Any) -> None:
+        """A key that has events was parked."""
+
+    def dead(self, dead: Dead) -> None:
+        """An event was given up on."""
+
+    def ended(self, stats: Stats) -> None:
+        """The pool has ended, and these are its last counts. Told once, of a pool that was started."""
+
+
+class Hearing:
+    """Hooks that cannot hurt.
+
+    Args:
+        hooks: The user's.
+        pool: The name of the pool.
+
+    Raises:
+        TypeError: One of the hooks is missing.
+    """
+
+    def __init__(self, hooks: Hooks, pool: str) -> None:
+        names = [name for name in vars(Hooks) if not name.startswith("_")]
+        if missing := [name for name in names if not callable(getattr(hooks, name, None))]:
+            raise TypeError(f"hooks must have {', '.join(missing)}, and {hooks!r} has not: inherit from workpool.Hooks")
+        self._hooks = hooks
+        self._pool = pool
+        self._has_raised = False
+
+    def tell(self, name: str, *arguments: object) -> None:
+        """Call a hook."""
+        try:
+            getattr(self._hooks, name)(*arguments)
+        except Exception:
+            if not self._has_raised:
+                self._has_raised = True
+                _log.exception("pool %r: its hook %r raised; this is told once", self._pool, name)
+
+    def around(self, handler: Callable[..., object], takes_delivery: bool) -> Callable[..., None]:
+        """A handler that tells of each delivery."""
+
+        def handle(event: Any, delivery: Delivery) -> None:
+            self.tell("started", delivery, event)
+            start = perf_counter()
+            try:
+                handler(event, delivery) if takes_delivery else handler(event)
+            except Exception as error:
+                self.tell("failed", delivery, event, perf_counter() - start, error)
+                raise
+            self.tell("succeeded", delivery, event, perf_counter() - start)
+
+        return handle
+
+    def around_awaited(
+        self, handler: Callable[..., Awaitable[object]], takes_delivery: bool
+    ) -> Callable[..., Awaitable[None]]:
+        """The same of a coroutine function."""
+
+        async def handle(event: Any, delivery: Delivery) -> None:
+            self.tell("started", delivery, event)
+            start = perf_counter()
+            try:
+                await (handler(event, delivery) if takes_delivery else handler(event))
+            except Exception as error:
+                self.tell("failed", delivery, event, perf_counter() - start, error)
+                raise
+            self.tell("succeeded", delivery, event, perf_counter() - start)
+
+        return handle
