@@ -50,6 +50,13 @@ class User:
         return result.stdout.str()
 
 
+@pytest.fixture(autouse=True)
+def as_at_a_desk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In CI pytest says each message once more, in full, in its summary."""
+    for name in ("CI", "BUILD_NUMBER"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture
 def user(pytester: pytest.Pytester) -> User:
     return User(pytester)
