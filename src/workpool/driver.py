@@ -247,7 +247,7 @@ class Driver(Telling[K, E]):
             if self._hearing:
                 self._step(self._core.end)
                 self._tell_news()
-                self._hearing.tell("ended", self._step(self._core.stats))
+                self._hearing.tell_end(self._step(self._core.stats))
             self._step(self._all_left)
 
     def _take(self, worker: int, hand: Hand[K, E]) -> None:

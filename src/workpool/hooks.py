@@ -77,7 +77,7 @@ class Hearing:
             raise TypeError(f"hooks must have {', '.join(missing)}, and {hooks!r} has not: inherit from workpool.Hooks")
         self._hooks = hooks
         self._pool = pool
-        self._has_raised = False
+        self._has_raised = self._has_ended = False
 
     def tell(self, name: str, *arguments: object) -> None:
         """Call a hook."""
@@ -87,6 +87,12 @@ class Hearing:
             if not self._has_raised:
                 self._has_raised = True
                 _log.exception("pool %r: its hook %r raised; this is told once", self._pool, name)
+
+    def tell_end(self, stats: Stats) -> None:
+        """Call the hook for the end of the pool; once, however often its last worker leaves."""
+        if not self._has_ended:
+            self._has_ended = True
+            self.tell("ended", stats)
 
     def around(self, handler: Callable[..., object], takes_delivery: bool) -> Callable[..., None]:
         """A handler that tells of each delivery."""

@@ -201,6 +201,15 @@ def test_one_that_raises_hurts_nothing_and_is_logged_once(driver: Driver, caplog
     assert record.exc_info is not None
 
 
+def test_the_end_is_told_once_although_the_last_worker_may_leave_twice(driver: Driver) -> None:
+    """It does where it is cut while it leaves."""
+    heard = Heard()
+    pool = driver.pool(print, workers=1, hooks=heard).start()
+    pool.drain(PATIENCE)
+    pool._hearing.tell_end(pool.stats())
+    assert len(heard.last) == 1
+
+
 def test_it_may_look_at_the_pool(driver: Driver) -> None:
     """It is called outside: one that was called in the middle of a step could not."""
     looks: list[int] = []
