@@ -117,10 +117,9 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
     def retry(self, worker: int, item: tuple[K, E], now: float, due: float) -> bool:
         """Hold the key of an event until it is due; whether that is before the alarm."""
         key, event = item
-        held = Held(key, event, self.notes.get(key) or Note(), now, "retrying", due, next(self._tickets))
-        heappush(self.timers, (due, held.ticket, key))
-        self._hold(worker, self.retrying, held)
-        return self._is_earlier(due)
+        return self._hold_until(
+            worker, Held(key, event, self.notes.get(key) or Note(), now, "retrying", due, next(self._tickets))
+        )
 
     def park_head(self, worker: int, item: tuple[K, E], now: float) -> None:
         """Park the key of an event, with the event at its head."""
@@ -128,9 +127,7 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
         note = self.notes.get(key) or Note()
         self._hold(worker, self.parked, Held(key, event, note, now, "parked"))
         note.parking = False
-        self.admitted += self.lookouts
-        if self.news is not None:
-            self.news.append(("parked", key))
+        self._say_parked(key)
 
     def bury(self, worker: int, item: tuple[K, E], now: float) -> None:
         """Give up on an event; its lane moves up."""
@@ -143,8 +140,7 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
         self._advance(key)
         self.heed(key)
         self._keep_newest()
-        if self.news is not None:
-            self.news.append(("dead", dead))
+        self._say("dead", dead)
 
     def heed(self, key: K) -> None:
         """Act on the note of a key whose head has ended at a worker: its lane has moved up."""
@@ -197,11 +193,8 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
         due = note.due() if note else 0.0
         if note is None or due <= now:
             return False
-        held = Held(key, event, note, now, "delayed", due, next(self._tickets))
-        heappush(self.timers, (due, held.ticket, key))
-        self._hold(worker, self.delayed, held)
+        self._hold_until(worker, Held(key, event, note, now, "delayed", due, next(self._tickets)))
         note.delays = note.without(0)[2]
-        self._is_earlier(due)
         return True
 
     def release(self, now: float) -> bool:
@@ -281,6 +274,12 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
             raise
         self.notes.pop(held.key, None)
 
+    def _hold_until(self, worker: int, held: Held[K, E]) -> bool:
+        """Hold the key of an event that a worker has until it is due; whether that is before the alarm."""
+        heappush(self.timers, (held.due, held.ticket, held.key))
+        self._hold(worker, self._where(held), held)
+        return self._is_earlier(held.due)
+
     def _enter_held(self, held: Held[K, E]) -> None:
         """Accept the first event of a key, which is held at once."""
         aside, delayed, waiting, added = len(self.aside), len(self.delayed), self.waiting + 1, self.added + 1
@@ -302,6 +301,15 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
         place = note.passed + len(self.behind(key))
         if not delays or delays[-1][0] < place:
             delays.append((place, due))
+
+    def _say_parked(self, key: K) -> None:
+        self.admitted += self.lookouts
+        self._say("parked", key)
+
+    def _say(self, hook: str, what: Any) -> None:
+        """Keep news, where there is somebody to hear them."""
+        if self.news is not None:
+            self.news.append((hook, what))
 
     def _is_earlier(self, due: float) -> bool:
         """Whether a time is before the alarm, which it is set to then: the driver is told once, and not for each."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from time import perf_counter
 from typing import Any, Final, Protocol
 
@@ -98,14 +99,8 @@ class Hearing:
         """A handler that tells of each delivery."""
 
         def handle(event: Any, delivery: Delivery) -> None:
-            self.tell("started", delivery, event)
-            start = perf_counter()
-            try:
+            with self._telling(delivery, event):
                 handler(event, delivery) if takes_delivery else handler(event)
-            except Exception as error:
-                self.tell("failed", delivery, event, perf_counter() - start, error)
-                raise
-            self.tell("succeeded", delivery, event, perf_counter() - start)
 
         return handle
 
@@ -115,13 +110,19 @@ class Hearing:
         """The same of a coroutine function."""
 
         async def handle(event: Any, delivery: Delivery) -> None:
-            self.tell("started", delivery, event)
-            start = perf_counter()
-            try:
+            with self._telling(delivery, event):
                 await (handler(event, delivery) if takes_delivery else handler(event))
-            except Exception as error:
-                self.tell("failed", delivery, event, perf_counter() - start, error)
-                raise
-            self.tell("succeeded", delivery, event, perf_counter() - start)
 
         return handle
+
+    @contextmanager
+    def _telling(self, delivery: Delivery, event: Any) -> Iterator[None]:
+        """Tell of a delivery, around it."""
+        self.tell("started", delivery, event)
+        start = perf_counter()
+        try:
+            yield
+        except Exception as error:
+            self.tell("failed", delivery, event, perf_counter() - start, error)
+            raise
+        self.tell("succeeded", delivery, event, perf_counter() - start)

@@ -29,7 +29,6 @@ class SteeredLanes(HeldLanes[K, E], Generic[K, E]):
     cancelled: int
     dead: int
     lanes: dict[K, deque[E] | None]
-    news: deque[tuple[str, Any]] | None
     notes: dict[K, Note[E]]
     parked: dict[K, Held[K, E]]
     waiting: int
@@ -50,9 +49,7 @@ class SteeredLanes(HeldLanes[K, E], Generic[K, E]):
                 if held.key in where:
                     self.parked.pop(held.key, None)
                 raise
-            self.admitted += self.lookouts
-            if self.news is not None:
-                self.news.append(("parked", held.key))
+            self._say_parked(held.key)
             self._shrink()
 
     def resume(self, key: K) -> bool:
@@ -83,8 +80,7 @@ class SteeredLanes(HeldLanes[K, E], Generic[K, E]):
             if dead in self.buried:
                 self._go_on(held.key, rest)
             raise
-        if self.news is not None:
-            self.news.append(("dead", dead))
+        self._say("dead", dead)
         return dead
 
     def cancel(self, key: K, event: E) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -35,13 +35,6 @@ def places(core: Core) -> tuple[list[str], dict[str, list[str]], int]:
     core.wake()
     core.check_invariants()
     return [event for _, event in core.ready], {k: list(v) for k, v in core.all_lanes() if v}, core.cancelled
-
-
-@pytest.fixture(autouse=True)
-def tracing_as_before() -> Iterator[None]:
-    before = sys.gettrace()
-    yield
-    sys.settrace(before)
 
 
 def lines_of(call: Callable[[], object], cut: int = 0) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import sys
 from collections import deque
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -26,13 +25,6 @@ def core_with(*events: str) -> Core:
     core.take(0)
     core.wake()
     return core
-
-
-@pytest.fixture(autouse=True)
-def tracing_as_before() -> Iterator[None]:
-    before = sys.gettrace()
-    yield
-    sys.settrace(before)
 
 
 def test_an_idle_key_is_held_at_once_and_nobody_is_woken() -> None:

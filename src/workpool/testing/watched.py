@@ -285,7 +285,11 @@ class _Factory:
 
     def _make(self, kind: Any, handler: Any, options: Any) -> Any:
         name = f"{self._name}-{len(self._made) + 1}" if self._made else self._name
-        pool = kind(handler, **{"name": name, "clock": self._clock, **options})
+        __tracebackhide__ = True
+        try:
+            pool = kind(handler, **{"name": name, "clock": self._clock, **options})
+        except (TypeError, ValueError) as error:
+            raise error.with_traceback(None)  # noqa: B904 - the same error, told at the line of the test
         pool.limit = self._limit
         self._made.append(pool)
         return pool
@@ -325,10 +329,7 @@ class PoolFactory(_Factory):
             TypeError, ValueError: An argument is wrong.
         """
         __tracebackhide__ = True
-        try:
-            pool: threads.EventWorkerPool[Any, E] = self._make(WatchedPool, handler, options)
-        except (TypeError, ValueError) as error:
-            raise error.with_traceback(None)  # noqa: B904 - the same error, told at the line of the test
+        pool: threads.EventWorkerPool[Any, E] = self._make(WatchedPool, handler, options)
         return pool.start()
 
     def wait_until_still(self) -> None:
@@ -362,10 +363,7 @@ class AsyncioPoolFactory(_Factory):
             TypeError, ValueError: An argument is wrong.
         """
         __tracebackhide__ = True
-        try:
-            pool: asyncio.EventWorkerPool[Any, E] = self._make(WatchedAsyncioPool, handler, options)
-        except (TypeError, ValueError) as error:
-            raise error.with_traceback(None)  # noqa: B904
+        pool: asyncio.EventWorkerPool[Any, E] = self._make(WatchedAsyncioPool, handler, options)
         return pool
 
     async def wait_until_still(self) -> None:

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlencode
 from weakref import WeakSet
 
-from msgspec import DecodeError
 from msgspec.json import decode
 from urllib3 import BaseHTTPResponse, HTTPResponse, PoolManager, Timeout
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, ProxyError, ReadTimeoutError
@@ -31,6 +30,7 @@ from urllib3.util.ssl_match_hostname import CertificateError
 from workpool.sources.kubernetes import credentials
 from workpool.sources.kubernetes.connections import Sockets, cut, open_pools, socket_of
 from workpool.sources.kubernetes.errors import BadKubeconfig, KubernetesError, in_one_line
+from workpool.sources.kubernetes.objects import BAD
 from workpool.sources.kubernetes.steps import Done, End, Failure, Lines, Page, Silence
 
 if TYPE_CHECKING:
@@ -360,7 +360,7 @@ def _decode(body: bytes) -> Any:
     """JSON, else text, else None."""
     try:
         return decode(body)
-    except (DecodeError, UnicodeDecodeError, RecursionError):
+    except BAD:
         return body.decode(errors="replace").strip() or None
 
 

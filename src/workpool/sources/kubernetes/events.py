@@ -95,6 +95,9 @@ class Event:
         Raises:
             KeyError: There is no such field.
         """
-        if name.startswith("_") or not hasattr(self, name):
+        if name.startswith("_"):
             raise KeyError(name)
-        return getattr(self, name)
+        try:
+            return getattr(self, name)  # Once: to ask for `old` decodes it.
+        except AttributeError:
+            raise KeyError(name) from None

@@ -15,7 +15,7 @@ from msgspec.json import Decoder, encode
 from workpool.sources.kubernetes.line import decode
 from workpool.sources.kubernetes.steps import Failure
 
-__all__ = ["Bookmark", "Item", "Sheet", "is_older", "read_line", "read_page"]
+__all__ = ["BAD", "Bookmark", "Item", "Sheet", "is_older", "read_line", "read_page"]
 
 INITIAL_EVENTS_END: Final = "k8s.io/initial-events-end"
 

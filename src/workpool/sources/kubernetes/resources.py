@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Final
 
-from msgspec import DecodeError
 from msgspec.json import decode
 
 from workpool.sources.kubernetes.client import Client
 from workpool.sources.kubernetes.errors import Forbidden, KubernetesError, NoCluster, UnknownResource, error_of
+from workpool.sources.kubernetes.objects import BAD
 from workpool.sources.kubernetes.steps import Failure, Page
 
 __all__ = ["Resource", "find"]
@@ -161,7 +161,7 @@ def _ask(client: Client, path: str) -> Any:
     if isinstance(answer, Page):
         try:
             return decode(answer.body)
-        except (DecodeError, UnicodeDecodeError) as error:
+        except BAD as error:
             answer = Failure(error=f"the answer is no JSON: {error}")
     if answer.status == 403:
         raise Forbidden("get", path, None, 'write the resource with its version, such as "apps/v1/deployments"')
