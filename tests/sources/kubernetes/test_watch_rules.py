@@ -156,6 +156,7 @@ def test_r07_the_cursor_waits_for_the_pool_and_bookmarks_reach_no_handler(server
         server.patch("v1/pods", "a", {"metadata": {"annotations": {"n": str(number)}}})
     eventually(lambda: has_adders(follower.pool))
     server.strike(Reset())
+    server.wait_for_watches(0)
     gate.open.set()
     follower.wait_for_state()
     server.wait_for_watches(1)
