@@ -11,15 +11,16 @@ import concurrent.futures
 import contextlib
 import contextvars
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, Self
 
 from workpool.asyncio import EventWorkerPool
 from workpool.handlers import takes_delivery
+from workpool.turn import InContext
 
-Call = Callable[[], Awaitable[Any]]
+Call = Callable[[], Coroutine[Any, Any, Any]]
 
 
 class Inside(threading.local):
@@ -64,11 +65,11 @@ class AsyncioPool:
     def __init__(self, handler: Callable[..., Any], **options: Any) -> None:
         wants_delivery = takes_delivery(handler)
 
-        async def handle(event: Any) -> None:
-            await self._call(handler, event)
+        async def handle(event: Any) -> Any:
+            return await self._call(handler, event)
 
-        async def handle_delivery(event: Any, delivery: Any) -> None:
-            await self._call(handler, event, delivery)
+        async def handle_delivery(event: Any, delivery: Any) -> Any:
+            return await self._call(handler, event, delivery)
 
         self._pool: EventWorkerPool[Any, Any] = EventWorkerPool(
             handle_delivery if wants_delivery else handle, **options
@@ -78,19 +79,20 @@ class AsyncioPool:
         self._thread.start()
         made.append(self)
 
-    async def _call(self, handler: Callable[..., Any], *arguments: Any) -> None:
-        calls: asyncio.Queue[tuple[Call, concurrent.futures.Future[Any]] | None] = asyncio.Queue()
+    async def _call(self, handler: Callable[..., Any], *arguments: Any) -> Any:
+        calls: asyncio.Queue[tuple[Call, contextvars.Context, concurrent.futures.Future[Any]] | None] = asyncio.Queue()
+        results: list[Any] = []
         errors: list[BaseException] = []
 
         def send(call: Call) -> Any:
             answer: concurrent.futures.Future[Any] = concurrent.futures.Future()
-            self._loop.call_soon_threadsafe(calls.put_nowait, (call, answer))
+            self._loop.call_soon_threadsafe(calls.put_nowait, (call, contextvars.copy_context(), answer))
             return answer.result()
 
         def run(arguments: list[Any]) -> None:
             inside.send, inside.pool = send, self
             try:
-                handler(*arguments)
+                results.append(handler(*arguments))
             except BaseException as error:
                 errors.append(error)
             finally:
@@ -101,13 +103,14 @@ class AsyncioPool:
         threads.run(partial(contextvars.copy_context().run, run, list(arguments)))
         del arguments
         while (asked := await calls.get()) is not None:
-            call, answer = asked
+            call, context, answer = asked
             try:
-                answer.set_result(await call())
+                answer.set_result(await InContext(context, call()))
             except BaseException as error:
                 answer.set_exception(error)
         if errors:
             raise errors.pop()
+        return results.pop()
 
     def _run(self, call: Call) -> Any:
         if inside.pool is self and inside.send is not None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from asyncio_pool import AsyncioPool
-from workpool import EventWorkerPool, Stats, executors
+from workpool import EventWorkerPool, Hooks, Stats, executors
 from workpool.testing import FakeClock
 from workpool.twin import COMPILED
 
@@ -91,6 +91,48 @@ class Ear:
         """Be told."""
         self.heard.append(self.look())
         self.told.set()
+
+
+class Heard(Hooks):
+    """Notes what it is told, by key."""
+
+    def __init__(self) -> None:
+        self.all: list[tuple[Any, ...]] = []
+        self.last: list[Any] = []
+
+    def of(self, key: Any) -> list[tuple[Any, ...]]:
+        """What it was told of a key, but for what was added: another thread tells that."""
+        return [(name, *rest) for name, its, *rest in self.all if its == key and name != "added"]
+
+    def names(self) -> list[str]:
+        """Which hooks were called."""
+        return [name for name, *_ in self.all]
+
+    def added(self, key: Any, event: Any) -> None:
+        self.all.append(("added", key, event))
+
+    def started(self, delivery: Any, event: Any) -> None:
+        self.all.append(("started", delivery.key, delivery.attempt, event))
+
+    def succeeded(self, delivery: Any, event: Any, seconds: float) -> None:
+        assert seconds >= 0
+        self.all.append(("succeeded", delivery.key, delivery.attempt, event))
+
+    def failed(self, delivery: Any, event: Any, seconds: float, error: BaseException) -> None:
+        assert seconds >= 0
+        self.all.append(("failed", delivery.key, delivery.attempt, event, type(error).__name__))
+
+    def parked(self, key: Any) -> None:
+        self.all.append(("parked", key))
+
+    def dead(self, dead: Any) -> None:
+        self.all.append(("dead", dead.key, dead.event))
+
+    def merged(self, key: Any, event: Any) -> None:
+        self.all.append(("merged", key, event))
+
+    def ended(self, stats: Any) -> None:
+        self.last.append(stats)
 
 
 class Told:

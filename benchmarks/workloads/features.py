@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.measure import Sample, Table, in_rounds
 from benchmarks.workloads.common import Scale, do_nothing, spread_keys
-from workpool import Delivery, EventWorkerPool, Retry, RetryAfter
+from workpool import Delivery, EventWorkerPool, Hooks, Retry, RetryAfter
 
 Pool = EventWorkerPool[str, Any]
 Make = Callable[[], Pool]
@@ -24,6 +24,10 @@ BESIDE = (UNUSED, PARKED, RETRYING)
 """The features of which no event that is measured makes use."""
 
 _HELD = "held"
+
+
+class _Nothing(Hooks):
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,12 @@ def _list_features() -> dict[str, Feature]:
         RETRYING: Feature(_make_retrying, partial(_make, _retry_held), retrying=1),
         "`max_lane=1000`, not reached": Feature(partial(_make, do_nothing, max_lane=1000), plain),
         "`warn_after=None`": Feature(partial(_make, do_nothing, warn_after=None), plain),
+        "`hooks=`, of which none is defined": Feature(partial(_make, do_nothing, hooks=_Nothing()), plain),
+        '`coalesce="latest"`': Feature(partial(_make, do_nothing, coalesce="latest"), plain),
+        "`batch=100`": Feature(partial(_make, do_nothing, batch=100), plain),
+        "`max_burst=100`": Feature(partial(_make, do_nothing, max_burst=100), plain),
+        "`timing=True`": Feature(partial(_make, do_nothing, timing=True), plain),
+        "`contextvars=True`": Feature(partial(_make, do_nothing, contextvars=True), plain),
     }
 
 
@@ -79,7 +89,7 @@ def _time(make: Make, events: Sequence[tuple[str, str]], retrying: int = 0, shar
     add = pool.add
     for key, event in events[: len(events) // share]:
         add(key, event)
-    while pool.stats().handled < len(events):
+    while (stats := pool.stats()).handled + stats.merged < len(events):
         time.sleep(0.0002)
     elapsed = time.perf_counter_ns() - begin
     pool.stop()

@@ -11,6 +11,7 @@
 """
 
 from workpool.errors import (
+    BatchIncomplete,
     DrainIncomplete,
     FlushIncomplete,
     HandlerError,
@@ -30,6 +31,7 @@ from workpool.twin import COMPILED
 
 __all__ = [
     "COMPILED",
+    "BatchIncomplete",
     "Dead",
     "Delivery",
     "DrainIncomplete",

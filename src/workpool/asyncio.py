@@ -22,14 +22,14 @@ from functools import partial
 from queue import SimpleQueue
 from threading import get_ident
 from types import TracebackType
-from typing import Any, Final, Self, cast
+from typing import Any, Final, Literal, Self, cast
 
 from workpool.arguments import duration, seconds
 from workpool.clock import Clock
 from workpool.driver import TIMEKEEPER
 from workpool.errors import HandlerCancelled
 from workpool.flush import Flush
-from workpool.handlers import Delivery, takes_delivery
+from workpool.handlers import takes_delivery
 from workpool.hooks import Hooks
 from workpool.intake import Reading, Source
 from workpool.lanes import NOTHING, E, K
@@ -38,6 +38,7 @@ from workpool.mutex import Forked
 from workpool.policy import Fail, Policy
 from workpool.pool import Adding, Pool
 from workpool.records import State
+from workpool.turn import AwaitedHandler, Features, Turn
 from workpool.twin import Hand, one_by_one
 
 __all__ = ["EventWorkerPool"]
@@ -70,6 +71,7 @@ class EventWorkerPool(Pool[K, E]):
         max_backlog, max_lane, name, on_failure, max_dead, warn_after: As on threads.
         clock: As on threads; but `timeout` always counts the loop's time.
         hooks: As on threads. They are called on the loop.
+        coalesce, max_burst, batch, timing, contextvars: As on threads.
 
     Raises:
         TypeError: The handler is no coroutine function or cannot be called so, or an argument is of the wrong type.
@@ -78,7 +80,7 @@ class EventWorkerPool(Pool[K, E]):
 
     def __init__(
         self,
-        handler: Callable[[E], Awaitable[object]] | Callable[[E, Delivery], Awaitable[object]],
+        handler: AwaitedHandler[E],
         *,
         workers: int | None = None,
         timeout: float | None = None,
@@ -90,13 +92,19 @@ class EventWorkerPool(Pool[K, E]):
         warn_after: float | None = 60.0,
         clock: Clock | None = None,
         hooks: Hooks | None = None,
+        coalesce: Literal["latest"] | None = None,
+        max_burst: int = 1,
+        batch: int | None = None,
+        timing: bool = False,
+        contextvars: bool = False,
     ) -> None:
         self._takes_delivery = takes_delivery(handler, awaited=True)
         self._handler: Callable[..., Awaitable[object]] = handler
         self._timeout = None if timeout is None else duration("timeout", timeout)
         super().__init__(
             workers=100 if workers is None else workers, max_backlog=max_backlog, max_lane=max_lane, name=name,
-            on_failure=on_failure, max_dead=max_dead, warn_after=warn_after, clock=clock, hooks=hooks,
+            on_failure=on_failure, max_dead=max_dead, warn_after=warn_after, clock=clock,
+            features=Features(hooks, coalesce, max_burst, batch, timing, contextvars),
         )  # fmt: skip
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_running: Callable[[], bool] = bool
@@ -146,7 +154,7 @@ class EventWorkerPool(Pool[K, E]):
             return
         patience = seconds(timeout)
         self._require_owner()
-        gate = self._enter(key, event, self._make_gate, delay=delay)
+        gate = self._enter(key, event, partial(Gate, self), delay=delay)
         if gate is None:
             return
         gate.key = key
@@ -158,8 +166,7 @@ class EventWorkerPool(Pool[K, E]):
             self._step(self._withdraw, gate, key)
             raise
         self._require_let_in(gate, key, timeout)
-        if self._hearing:
-            self._hearing.tell("added", key, event)
+        self._tell_added(key, event)
 
     async def add_many(self, pairs: Iterable[tuple[K, E]], *, timeout: float | None = None) -> int:
         """Add events, each as `add` does and in the order given: cheaper than as many calls.
@@ -314,13 +321,13 @@ class EventWorkerPool(Pool[K, E]):
 
     async def _work(self, worker: int, cancelled: Callable[[], int]) -> None:
         """Sleep, take, handle, pass on, until the pool is settled. It is cut short as its twin on threads is (P11)."""
-        core, mutex, takes_delivery = self._core, self._mutex, self._takes_delivery
+        core, mutex, takes_delivery, burst = self._core, self._mutex, self._takes_delivery, 0
         handler = self._handler if self._timeout is None else self._handle_in_time
-        if self._hearing:
-            handler, takes_delivery = self._hearing.around_awaited(handler, takes_delivery), True
         hand: Hand[K, E] = Hand(self, worker, handler, takes_delivery)
+        if self._features.are_asked:
+            turn: Any = Turn(self, worker, hand, handler, takes_delivery, cancelled=cancelled)
+            handler, takes_delivery = turn.take_awaited, False
         pass_on = hand.pass_on
-        burst = 0
         try:
             while core.state is State.OPEN or not self._step(core.settle):
                 await self._sleep()
@@ -360,9 +367,9 @@ class EventWorkerPool(Pool[K, E]):
             if is_asked:
                 raise
 
-    async def _handle_in_time(self, *arguments: Any) -> None:
+    async def _handle_in_time(self, *arguments: Any) -> object:
         async with asyncio.timeout(self._timeout):
-            await self._handler(*arguments)
+            return await self._handler(*arguments)
 
     def _is_failure(
         self, worker: int, item: tuple[K, E], error: Exception | asyncio.CancelledError, cancels: int
@@ -479,9 +486,6 @@ class EventWorkerPool(Pool[K, E]):
         elif self._loop is not loop:
             raise RuntimeError(f"pool {self._core.name!r} belongs to another event loop")
         return loop
-
-    def _make_gate(self) -> Gate:
-        return Gate(self)
 
     async def _wait(self, timeout: float | None) -> bool:
         """Wait for the ending; False from a handler, and after the time-out."""

@@ -23,7 +23,7 @@ ending may forestall is in the `audience`, which is told when the pool closes.
 *Failure* (P9). `failed` does with an event what the policy decided; `fail` stops the pool. During a stop nothing is
 tried again: what fails heads its key, and is returned. At any instant,
 
-    added == handled + dead + returned + cancelled + in_flight + waiting
+    added == handled + dead + returned + merged + cancelled + in_flight + waiting
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable
 from typing import Any, Generic, cast
 
+from workpool.envelope import opened
 from workpool.errors import HandlerError, PoolClosed, PoolFull
 from workpool.lanes import NOTHING, E, K
 from workpool.notes import Held, Late, Note
@@ -60,7 +61,7 @@ class Dispatch(SteeredLanes[K, E], Generic[K, E]):
     aside: dict[K, deque[E] | None]
     lanes: dict[K, deque[E] | None]
     limit: int
-    news: deque[tuple[str, Any]] | None
+    news: deque[tuple[Any, ...]] | None
     notes: dict[K, Note[E]]
     parked: dict[K, Held[K, E]]
     ready: deque[tuple[K, E]]
@@ -77,6 +78,7 @@ class Dispatch(SteeredLanes[K, E], Generic[K, E]):
         *,
         max_lane: int | None = None,
         max_dead: int | None = 1000,
+        asked: bool = False,
         heard: bool = False,
     ) -> None:
         self.max_backlog: int = sys.maxsize if max_backlog is None else min(max_backlog, sys.maxsize)
@@ -86,7 +88,7 @@ class Dispatch(SteeredLanes[K, E], Generic[K, E]):
         """Where no more than this many events wait, adders are let in."""
         self.look: int = self.half
         """Where this many events wait, a look is due at which keys they wait for; then at each further eighth."""
-        self.is_asked: bool = heard or max_lane is not None
+        self.is_asked: bool = asked or heard or max_lane is not None
         """Each event is to be decided about by `offer`: the limit is always 0."""
         super().__init__(0 if self.is_asked else self.half, sys.maxsize if max_dead is None else max_dead)
         if heard:
@@ -283,7 +285,7 @@ class Dispatch(SteeredLanes[K, E], Generic[K, E]):
         if error is not None and self.failure is None and self.state in (State.OPEN, State.DRAINING):
             key, event = item or (self.key_at(worker), None) if item or ended else (NOTHING, None)
             attempt = 1 if key is NOTHING else self.attempt(key)
-            self.failure = Failure(None if key is NOTHING else key, event, error, attempt)
+            self.failure = Failure(None if key is NOTHING else key, opened(event), error, attempt)
         if item is not None:
             self.give_back(worker, item)
         elif ended:
@@ -297,8 +299,12 @@ class Dispatch(SteeredLanes[K, E], Generic[K, E]):
             self.serving = False
         return not self.serving
 
-    def replay(self, dead: Dead) -> bool:
+    def replay(self, dead: Dead, event: Any = None) -> bool:
         """Add a dead event once more, as a new event at the end of its lane. `wake` is to be called.
+
+        Args:
+            dead: Which.
+            event: What to add for it; None for its event itself.
 
         Returns:
             False where it is not among the dead.
@@ -309,11 +315,12 @@ class Dispatch(SteeredLanes[K, E], Generic[K, E]):
         if dead not in self.buried:
             return False
         key: Any = dead.key
+        event = dead.event if event is None else event
         added = self.added
         try:
-            wake = self.submit(key, dead.event)
+            wake = self.submit(key, event)
             if wake is None:
-                wake = self.offer(key, dead.event)
+                wake = self.offer(key, event)
             if wake:
                 self.waking = False  # Not sent: the caller is told again.
             _, self.replayed = self.buried.pop(dead), self.replayed + 1
@@ -358,6 +365,7 @@ class Dispatch(SteeredLanes[K, E], Generic[K, E]):
         left = self.unhandled()
         self.notes.clear()  # Not another dict: hands have this one, and a failure holds a hand.
         self.timers, self.alarm = [], math.inf
+        self.rubbish.extend([self.lanes, self.aside, self.ready, self.retrying, self.parked, self.delayed])
         # One line, which no exception cuts: the values are there first, and to store them calls nothing.
         self.lanes, self.aside, self.ready, self.retrying, self.parked, self.delayed, self.waiting, self.returned, self.left, self.state = (  # noqa: E501
             {}, {}, self.make_ready(), {}, {}, {}, 0, len(left), left, State.ENDED,
@@ -406,6 +414,7 @@ class Dispatch(SteeredLanes[K, E], Generic[K, E]):
             keys=len(self.lanes) + len(self.aside),
             dead=self.dead,
             dead_forgotten=self.dead_forgotten,
+            merged=self.merged,
             cancelled=self.cancelled,
             replayed=self.replayed,
             retrying=len(self.retrying),
@@ -416,7 +425,7 @@ class Dispatch(SteeredLanes[K, E], Generic[K, E]):
     def check_invariants(self) -> None:
         """Hold the module's equations too. O(backlog): for tests."""
         super().check_invariants()
-        ended = self.handled + self.dead + self.returned + self.cancelled
+        ended = self.handled + self.dead + self.returned + self.merged + self.cancelled
         assert self.added == ended + self.in_flight + self.waiting, "an event was miscounted"
         assert self.dead == len(self.buried) + self.dead_forgotten + self.replayed, "a dead event was miscounted"
         if self.state is State.OPEN:

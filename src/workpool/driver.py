@@ -18,15 +18,17 @@ from typing import Any, Final, ParamSpec, TypeVar
 from workpool import process
 from workpool.arguments import count, duration, require_hashable
 from workpool.clock import Clock, SystemClock
+from workpool.coalescing import Coalescing
 from workpool.dispatch import Dispatch
 from workpool.errors import DrainIncomplete, PoolFull, WorkpoolError, describe
-from workpool.hooks import Hearing, Hooks
+from workpool.hooks import Hearing
 from workpool.lanes import NOTHING, E, K
 from workpool.mutex import Forked, Mutex, give_way, require_outside
 from workpool.notes import Late
 from workpool.policy import Fail, Park, Policy, Skip, decide, require_policy
 from workpool.records import State
 from workpool.telling import Telling
+from workpool.turn import Features
 from workpool.twin import Hand, make_mutex
 
 __all__ = ["TIMEKEEPER", "Driver"]
@@ -57,20 +59,23 @@ class Driver(Telling[K, E]):
         max_dead: int | None,
         warn_after: float | None,
         clock: Clock | None,
-        hooks: Hooks | None,
+        features: Features,
     ) -> None:
         if not isinstance(name, str):
             raise TypeError(f"name must be a string, and {name!r} is not")
         self.workers: int = count("workers", workers)
         """How many workers the pool has, or will have when it is started."""
-        self._core: Dispatch[K, E] = Dispatch(
+        core: type[Dispatch[K, E]] = Coalescing if features.coalesce else Dispatch
+        self._core: Dispatch[K, E] = core(
             None if max_backlog is None else count("max_backlog", max_backlog),
             name,
             max_lane=None if max_lane is None else count("max_lane", max_lane),
             max_dead=None if max_dead is None else count("max_dead", max_dead, 0),
-            heard=hooks is not None,
+            asked=features.is_enveloped,
+            heard=features.hooks is not None,
         )
-        self._hearing: Hearing | None = None if hooks is None else Hearing(hooks, name)
+        self._features: Features = features
+        self._hearing: Hearing | None = None if features.hooks is None else Hearing(features.hooks, name)
         self._on_failure: Policy = require_policy(on_failure)
         self._warn_after: float | None = None if warn_after is None else duration("warn_after", warn_after)
         self._clock: Clock = clock or SystemClock()
@@ -139,13 +144,14 @@ class Driver(Telling[K, E]):
         require_outside(mutex)
         gate = None
         late = None if delay is None else self._late_by(delay)
+        item = self._features.enclose(event, self._clock) if core.is_asked else event
         try:
             if not mutex.acquire(False):
                 give_way(mutex)
-            wake = core.submit(key, event) if late is None else core.accept(key, event, late)
+            wake = core.submit(key, item) if late is None else core.accept(key, item, late)
             if undecided := wake is None:
                 gate = make_gate() if make_gate else None
-                wake = core.offer(key, event, gate, self._is_inside(), late)
+                wake = core.offer(key, item, gate, self._is_inside(), late)
             if wake:
                 self._wake()
             if late is not None and core.alarm == late[1]:
@@ -157,8 +163,7 @@ class Driver(Telling[K, E]):
                     if wait is None:
                         return gate
                     wait(gate, key, timeout)
-                if self._hearing:
-                    self._hearing.tell("added", key, event)
+                self._tell_added(key, event)
             return None
         except BaseException as error:
             try:
@@ -175,6 +180,13 @@ class Driver(Telling[K, E]):
             if isinstance(error, TypeError):
                 require_hashable(key)
             raise
+
+    def _tell_added(self, key: K, event: E) -> None:
+        """Tell of an event that was accepted, and of one whose place it took."""
+        self._core.rubbish.clear()
+        if self._hearing:
+            self._hearing.tell("added", key, event)
+            self._tell_news()
 
     def _late_by(self, delay: float) -> Late | None:
         seconds, now = duration("delay", delay), self._clock.now()
@@ -249,6 +261,7 @@ class Driver(Telling[K, E]):
                 self._tell_news()
                 self._hearing.tell_end(self._step(self._core.stats))
             self._step(self._all_left)
+            self._core.rubbish.clear()
 
     def _take(self, worker: int, hand: Hand[K, E]) -> None:
         """Let a worker that was woken hold the event that it starts with, and wake the next."""
@@ -291,11 +304,11 @@ class Driver(Telling[K, E]):
         if isinstance(decision, Fail):
             return False
         text = f"{type(error).__name__}: {describe(error, str)}"
-        stops = self._step(self._settle_failed, worker, item, decision, text)
+        became = self._step(self._settle_failed, worker, item, decision, text)
         core.rubbish.clear()
         self._tell_news()
-        if stops:
-            what = "it is left by the stop"
+        if became:
+            what = became
         elif isinstance(decision, Skip):
             what = "the event is skipped, and kept among the dead"
         elif isinstance(decision, Park):
@@ -423,12 +436,15 @@ class Driver(Telling[K, E]):
         self._follow_up()
         return item
 
-    def _settle_failed(self, worker: int, item: tuple[K, E], decision: float | Skip | Park, text: str) -> bool:
-        core = self._core
+    def _settle_failed(self, worker: int, item: tuple[K, E], decision: float | Skip | Park, text: str) -> str:
+        """Have the core do what was decided; what else became of the event, if it did not."""
+        core, merged = self._core, self._core.merged
         if core.failed(worker, item, decision, text, self._clock.now()):
             self._nudge()
         self._follow_up()
-        return not core.serving
+        if core.merged > merged:
+            return "a newer one takes its place"
+        return "" if core.serving else "it is left by the stop"
 
     def _follow_up(self) -> None:
         """Let in, and wake, whom the step has made something to do for."""

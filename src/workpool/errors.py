@@ -7,6 +7,7 @@
     ├── FlushIncomplete   the caller's: a flush() waits for a key that is parked
     ├── StopTimeout       the world's: a handler did not return in time (a TimeoutError too)
     ├── HandlerError      the handler's: it raised, and the pool stopped for it
+    ├── BatchIncomplete   the handler's: it has done a part of its batch only
     ├── HandlerCancelled  the handler's: it raised a CancelledError that nobody had asked for
     ├── SourceError       the world's: a source cannot be read on
     └── KubernetesError   of a watch: its own tree is in workpool.sources.kubernetes.errors
@@ -21,9 +22,11 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
+from workpool.arguments import count
+
 __all__ = [
-    "DrainIncomplete", "FlushIncomplete", "HandlerCancelled", "HandlerError", "PoolClosed", "PoolFull", "SourceError",
-    "StopTimeout", "WorkpoolError",
+    "BatchIncomplete", "DrainIncomplete", "FlushIncomplete", "HandlerCancelled", "HandlerError", "PoolClosed",
+    "PoolFull", "SourceError", "StopTimeout", "WorkpoolError",
 ]  # fmt: skip
 
 
@@ -139,6 +142,34 @@ class HandlerError(WorkpoolError):
             f"{super().__str__()}: the handler of key {describe(self.key)} raised "
             f"{type(cause).__name__}: {describe(cause, str)}"
         )
+
+
+class BatchIncomplete(WorkpoolError):
+    """A handler of batches has done its first `done` events, and not the others: those have failed.
+
+    It is what is raised for one that returns fewer than it was given; or raise it yourself, `from` the reason.
+
+    Args:
+        done: How many are done, from 0 to one less than there are.
+
+    Raises:
+        TypeError, ValueError: That is no such number.
+    """
+
+    def __init__(self, done: int) -> None:
+        self.done: int = count("done", done, 0)
+        super().__init__(done)
+        self._reason: str | None = None
+
+    def __str__(self) -> str:
+        cause, reason = self.__cause__, self._reason
+        if cause is not None and reason is None:
+            reason = f": {type(cause).__name__}: {describe(cause, str)}"
+        return f"the handler has done {self.done} events of its batch{reason or ''}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A cause does not travel; its text does.
+        return type(self), (self.done,), {"_reason": str(self).partition(" of its batch")[2]}
 
 
 class HandlerCancelled(WorkpoolError):

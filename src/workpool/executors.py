@@ -22,9 +22,10 @@ from concurrent.futures import BrokenExecutor, CancelledError, Executor
 from concurrent.futures import process as _process
 from concurrent.futures import thread as _thread
 from contextlib import contextmanager, nullcontext
+from contextvars import Context, copy_context
 from queue import SimpleQueue
 from threading import get_ident
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from workpool import process
 from workpool.clock import Clock
@@ -35,6 +36,7 @@ from workpool.hooks import Hooks
 from workpool.lanes import E, K
 from workpool.policy import Fail, Park, Policy, Skip
 from workpool.threads import EventWorkerPool as ThreadsPool
+from workpool.turn import Handler, require_done
 
 __all__ = ["EventWorkerPool", "ExecutorBroken"]
 
@@ -84,6 +86,8 @@ class EventWorkerPool(ThreadsPool[K, E]):
         warn_after: A handler that takes more than so many seconds is logged once, with its stack if it runs here.
         clock: Where the time comes from.
         hooks: Hears what happens, in this process.
+        coalesce, max_burst, batch, timing: As on threads.
+        contextvars: As on threads where the handler runs in this process; a context does not travel to another.
 
     Raises:
         TypeError: The executor is none and makes none, or as on threads.
@@ -92,7 +96,7 @@ class EventWorkerPool(ThreadsPool[K, E]):
 
     def __init__(
         self,
-        handler: Callable[[E], object] | Callable[[E, Delivery], object],
+        handler: Handler[E],
         *,
         executor: Executor | Callable[[], Executor],
         workers: int | None = None,
@@ -104,6 +108,11 @@ class EventWorkerPool(ThreadsPool[K, E]):
         warn_after: float | None = 60.0,
         clock: Clock | None = None,
         hooks: Hooks | None = None,
+        coalesce: Literal["latest"] | None = None,
+        max_burst: int = 1,
+        batch: int | None = None,
+        timing: bool = False,
+        contextvars: bool = False,
     ) -> None:
         if not isinstance(executor, Executor) and not callable(executor):
             raise TypeError(f"executor must be an Executor, or make one when it is called, and {executor!r} is neither")
@@ -119,26 +128,28 @@ class EventWorkerPool(ThreadsPool[K, E]):
         self._calls = itertools.count()
         self._places: dict[int, threading.Thread] = {}
         """The threads of this process that run the handlers of workers, by whose threads' numbers."""
-        self._calls_to_start: dict[int, SimpleQueue[BaseException | None]] = {}
-        """The calls that have not started in this process, each with what tells of its end, and what it raised."""
+        self._calls_to_start: dict[int, _Ended] = {}
+        """The calls that have not started in this process."""
         self._number = next(_numbers)
         """Names this pool to its handlers that run in this process."""
         _pools[self._number] = self
         super().__init__(
             self._deliver, workers=getattr(given, "_max_workers", None) if workers is None else workers,
             max_backlog=max_backlog, max_lane=max_lane, name=name, on_failure=on_failure, max_dead=max_dead,
-            warn_after=warn_after, clock=clock, hooks=hooks,
+            warn_after=warn_after, clock=clock, hooks=hooks, coalesce=coalesce, max_burst=max_burst, batch=batch,
+            timing=timing, contextvars=contextvars,
         )  # fmt: skip
 
-    def _deliver(self, event: E, delivery: Delivery) -> None:
+    def _deliver(self, event: E, delivery: Delivery) -> int | None:
         """What a worker calls: have the executor run the handler, again where it is lost."""
-        raised: BaseException | None = None
+        raised: BaseException | int | None = None
         for losses in range(1, _LOSSES + 1):
             # The last chance is given to one event at a time, so that none is blamed that was only beside another.
             with self._last_chance if losses == _LOSSES else nullcontext():
                 executor, submitted = self._get_executor(), False
-                ticket = _Ticket(_here(), self._number, get_ident(), next(self._calls))
-                ended = self._calls_to_start[ticket.call] = SimpleQueue()
+                ticket = _Ticket(_here(), self._number, get_ident(), next(self._calls), bool(self._features.batch))
+                ended = self._calls_to_start[ticket.call] = _Ended()
+                ended.context = copy_context() if self._features.contextvars else None
                 try:
                     arguments = (event, delivery) if self._wants_delivery else (event,)
                     future = [executor.submit(_call, ticket, self._remote, *arguments)]
@@ -166,15 +177,16 @@ class EventWorkerPool(ThreadsPool[K, E]):
                     if submitted:
                         key: Any = delivery.key
                         self._step(self._core.fail_once, key, text, self._clock.now())
-                        delivery = Delivery(key, delivery.attempt + 1)
+                        delivery = delivery._replace(attempt=delivery.attempt + 1)
                 finally:
                     self._calls_to_start.pop(ticket.call, None)
                     del ended  # It holds what was raised.
-        if raised is not None:
-            try:
-                raise raised
-            finally:
-                del raised  # As above.
+        if not isinstance(raised, BaseException):
+            return raised
+        try:
+            raise raised
+        finally:
+            del raised  # As above.
 
     def _get_executor(self) -> Executor:
         with self._making:
@@ -237,6 +249,13 @@ class EventWorkerPool(ThreadsPool[K, E]):
             self._executor = None
 
 
+class _Ended(SimpleQueue["BaseException | int | None"]):
+    """What tells of the end of a call in this process: what it raised, or how much of its batch it has done."""
+
+    context: Context | None = None
+    """What it is called with."""
+
+
 class _Ticket(NamedTuple):
     """Whose call it is. No two are equal, or dask would make equal calls once."""
 
@@ -244,6 +263,8 @@ class _Ticket(NamedTuple):
     pool: int
     worker: int
     call: int
+    is_batch: bool
+    """Its result is wanted."""
 
 
 _token: Final = os.urandom(8).hex()
@@ -257,7 +278,7 @@ def _here() -> tuple[str, int]:
     return _token, os.getpid()
 
 
-def _call(ticket: _Ticket, handler: Callable[..., object], *arguments: object) -> Exception | None:
+def _call(ticket: _Ticket, handler: Callable[..., object], *arguments: object) -> Exception | int | None:
     """What the executor runs. Where that is in the pool's own process, the handler's calls are from inside.
 
     Args:
@@ -266,19 +287,20 @@ def _call(ticket: _Ticket, handler: Callable[..., object], *arguments: object) -
         arguments: What it is called with.
 
     Returns:
-        What the handler raised, where that would look like the executor's own; in the pool's own process None, for
-        the executor's frames would hold it, and it them.
+        What the handler raised, where that would look like the executor's own; or how much of a batch it has done. In
+        the pool's own process None, for the executor's frames would hold what was raised, and that them.
     """
     if ticket.process != _here():
-        return _run(handler, arguments, travels=True)
+        return _run(ticket, handler, arguments, travels=True)
     pool = _pools.get(ticket.pool)
     ended = None if pool is None else pool._calls_to_start.pop(ticket.call, None)
     if pool is None or ended is None:
         return None  # It counts as lost: it was delivered again, or is left.
-    raised: BaseException | None = None
+    raised: BaseException | int | None = None
+    run = _plainly if ended.context is None else ended.context.run
     try:
         with pool._run_here(ticket.worker):
-            raised = _run(handler, arguments, travels=False)
+            raised = run(_run, ticket, handler, arguments, travels=False)
     except BaseException as error:
         raised = error
         raise
@@ -288,16 +310,23 @@ def _call(ticket: _Ticket, handler: Callable[..., object], *arguments: object) -
     return None
 
 
-def _run(handler: Callable[..., object], arguments: tuple[object, ...], *, travels: bool) -> Exception | None:
+def _plainly(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    return function(*arguments, **options)
+
+
+def _run(
+    ticket: _Ticket, handler: Callable[..., object], arguments: tuple[Any, ...], *, travels: bool
+) -> Exception | int | None:
     try:
-        handler(*arguments)
+        size = len(arguments[0]) if ticket.is_batch else 0  # Of the list as it comes.
+        result = handler(*arguments)
+        return require_done(result, size) if ticket.is_batch else None
     except Exception as error:
         if travels and not _can_travel(error):
             raise RuntimeError(f"{type(error).__name__}: {describe(error, str)}") from error
         if isinstance(error, (BrokenExecutor, CancelledError)):
             return error
         raise
-    return None
 
 
 def _can_travel(error: Exception) -> bool:

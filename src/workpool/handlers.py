@@ -17,6 +17,9 @@ class Delivery(NamedTuple):
     """The key that the event was added under."""
     attempt: int
     """Which delivery of the event this is, from 1."""
+    age: float | None = None
+    """Seconds since the event was added, where the pool has `timing=True`, else None; of one that took the place of
+    others (`coalesce`), how long ago the first of them was."""
 
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)

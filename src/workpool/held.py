@@ -36,6 +36,7 @@ from collections.abc import Iterable
 from heapq import heapify, heappop, heappush
 from typing import Any, Generic
 
+from workpool.envelope import opened
 from workpool.lanes import NOTHING, E, K
 from workpool.notes import Held, Note
 from workpool.records import Dead
@@ -49,12 +50,13 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
 
     __slots__ = (
         "_tickets", "admitted", "alarm", "buried", "cancelled", "dead", "dead_forgotten", "delayed", "lookouts",
-        "max_dead", "news", "notes", "parked", "retrying", "rubbish", "timers",
+        "max_dead", "merged", "news", "notes", "parked", "retrying", "rubbish", "timers",
     )  # fmt: skip
 
     added: int
     aside: dict[K, deque[E] | None]
     asleep: int
+    handled: int
     in_flight: int
     lanes: dict[K, deque[E] | None]
     waiting: int
@@ -78,6 +80,7 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
         """The dead events that are kept, the oldest first."""
         self.dead: int = 0
         self.cancelled: int = 0
+        self.merged: int = 0
         self.dead_forgotten: int = 0
         """Dead events that are not kept any more."""
         self.admitted: list[object] = []
@@ -86,7 +89,7 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
         """Who is told of each key that is parked."""
         self.rubbish: list[object] = []
         """What the driver drops when nobody is inside: dropping an event can run the user's code."""
-        self.news: deque[tuple[str, Any]] | None = None
+        self.news: deque[tuple[Any, ...]] | None = None
         """What the driver has to tell to hooks: which, and what of. None where there are none."""
         self._tickets = itertools.count(1)
 
@@ -130,17 +133,23 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
         self._say_parked(key)
 
     def bury(self, worker: int, item: tuple[K, E], now: float) -> None:
-        """Give up on an event; its lane moves up."""
+        """Give up on an event, and on those that failed with it; its lane moves up."""
         key, event = item
         note = self.notes.get(key) or Note()
-        dead = Dead(key, event, note.failures, note.error, note.failed, now)
-        self.buried[dead], self.holds[worker], self.dead, self.in_flight, self.asleep = (
+        dead = [Dead(key, opened(event), note.failures, note.error, note.failed, now)]
+        self.buried[dead[0]], self.holds[worker], self.dead, self.in_flight, self.asleep = (
             None, NOTHING, self.dead + 1, self.in_flight - 1, self.asleep + 1,
         )  # fmt: skip
+        for _ in range(1, note.batch):
+            behind: Any = self.lanes[key]
+            dead.append(Dead(key, opened(next(iter(behind))), note.failures, note.error, note.failed, now))
+            self.buried[dead[-1]], self.dead, self.waiting, _ = None, self.dead + 1, self.waiting - 1, behind.popleft()
+            note.marks, note.passed, note.delays = note.without(0)
         self._advance(key)
         self.heed(key)
         self._keep_newest()
-        self._say("dead", dead)
+        for each in dead:
+            self._say("dead", each)
 
     def heed(self, key: K) -> None:
         """Act on the note of a key whose head has ended at a worker: its lane has moved up."""
@@ -148,6 +157,42 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
         if note is not None:
             note.marks, note.passed, note.delays = note.without(0)
             self._act_on(key, note)
+
+    def batch(self, key: K, event: E, most: int) -> list[E]:
+        """The event in flight of a key, and those behind it that are handled with it: they stay where they are.
+
+        As many as have failed together, where they have; else up to `most`, and none that was added with a delay.
+        """
+        note = self.notes.get(key)
+        if note is not None:
+            delayed = (place - note.passed for place, _ in note.delays or () if place > note.passed)
+            most = note.batch or min(most, next(delayed, most))
+        return [event, *itertools.islice(self.behind(key), most - 1)]
+
+    def may_go_on(self, key: K) -> bool:
+        """Whether a worker may take the next event of the key that it holds, out of turn."""
+        note = self.notes.get(key)
+        return self.serving and bool(self.behind(key)) and not (note and (note.parking or note.delays))
+
+    def go_on(self, worker: int, hand: Any, *, ended: bool) -> tuple[K, E]:
+        """End the event that a worker holds, which was handled, and have it hold the next of the key, out of turn.
+
+        Args:
+            worker: Which.
+            hand: Has the worker's `item`, and says whether that has `ended`.
+            ended: Whether the next was handled, too.
+
+        Returns:
+            What it held, for the caller to release.
+        """
+        item: tuple[K, E] = hand.item
+        key, handled, waiting = item[0], self.handled + 1, self.waiting - 1
+        behind: Any = self.lanes[key]
+        following = (key, next(iter(behind)))
+        hand.item, hand.ended, self.handled, self.waiting, _ = following, ended, handled, waiting, behind.popleft()
+        self.holds[worker] = key  # Whoever looks how long it runs begins anew.
+        self.heed(key)
+        return item
 
     def is_to_park(self, key: K) -> bool:
         """Whether a key that was chosen is to be parked instead."""
@@ -306,10 +351,10 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
         self.admitted += self.lookouts
         self._say("parked", key)
 
-    def _say(self, hook: str, what: Any) -> None:
+    def _say(self, hook: str, *what: Any) -> None:
         """Keep news, where there is somebody to hear them."""
         if self.news is not None:
-            self.news.append((hook, what))
+            self.news.append((hook, *what))
 
     def _is_earlier(self, due: float) -> bool:
         """Whether a time is before the alarm, which it is set to then: the driver is told once, and not for each."""
@@ -342,7 +387,7 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
     def _act_on(self, key: K, note: Note[E], place: int = 0) -> None:
         """See to those who wait for an event that has gone from a place of its lane. It may be done twice."""
         if place == 0:
-            note.failures, note.error, note.failed = 0, "", None  # What is known of a head is over with it.
+            note.failures, note.error, note.failed, note.batch = 0, "", None, 0  # All that is known of a head.
         if note.line:
             self._let_in(note)
         if note.marks:

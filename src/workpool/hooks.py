@@ -1,9 +1,10 @@
 """What somebody outside hears of a pool: where metrics and traces are fastened."""
+# ruff: noqa: ARG002 - a hook that nobody has defined does nothing with what it is told
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Any, Final, Protocol
@@ -41,24 +42,35 @@ class Hooks(Protocol):
 
     def added(self, key: Any, event: Any) -> None:
         """An event was accepted; also one that was replayed."""
+        return
 
     def started(self, delivery: Delivery, event: Any) -> None:
         """A delivery begins."""
+        return
 
     def succeeded(self, delivery: Delivery, event: Any, seconds: float) -> None:
         """A delivery ended, and the event was handled; `seconds` is how long the handler took."""
+        return
 
     def failed(self, delivery: Delivery, event: Any, seconds: float, error: BaseException) -> None:
         """A delivery ended with an error. What becomes of the event is for the policy, and told next."""
+        return
 
     def parked(self, key: Any) -> None:
         """A key that has events was parked."""
+        return
 
     def dead(self, dead: Dead) -> None:
         """An event was given up on."""
+        return
+
+    def merged(self, key: Any, event: Any) -> None:
+        """An event has ended because a newer one of its key took its place (`coalesce="latest"`)."""
+        return
 
     def ended(self, stats: Stats) -> None:
         """The pool has ended, and these are its last counts. Told once, of a pool that was started."""
+        return
 
 
 class Hearing:
@@ -95,28 +107,8 @@ class Hearing:
             self._has_ended = True
             self.tell("ended", stats)
 
-    def around(self, handler: Callable[..., object], takes_delivery: bool) -> Callable[..., None]:
-        """A handler that tells of each delivery."""
-
-        def handle(event: Any, delivery: Delivery) -> None:
-            with self._telling(delivery, event):
-                handler(event, delivery) if takes_delivery else handler(event)
-
-        return handle
-
-    def around_awaited(
-        self, handler: Callable[..., Awaitable[object]], takes_delivery: bool
-    ) -> Callable[..., Awaitable[None]]:
-        """The same of a coroutine function."""
-
-        async def handle(event: Any, delivery: Delivery) -> None:
-            with self._telling(delivery, event):
-                await (handler(event, delivery) if takes_delivery else handler(event))
-
-        return handle
-
     @contextmanager
-    def _telling(self, delivery: Delivery, event: Any) -> Iterator[None]:
+    def telling(self, delivery: Delivery, event: Any) -> Iterator[None]:
         """Tell of a delivery, around it."""
         self.tell("started", delivery, event)
         start = perf_counter()

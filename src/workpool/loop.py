@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from workpool.lanes import NOTHING
+from workpool.turn import InContext
 
 __all__ = ["Bell", "Gate", "call_on", "nothing", "stack_of"]
 
@@ -58,7 +59,10 @@ def nothing() -> None:
 def stack_of(coroutine: Any) -> traceback.StackSummary:
     """Where a coroutine stands: its own frame, and those of what it awaits."""
     frames = []
-    while (frame := getattr(coroutine, "cr_frame", None)) is not None:
-        frames.append((frame, frame.f_lineno))
-        coroutine = coroutine.cr_await
+    while coroutine is not None:
+        if isinstance(coroutine, InContext):
+            coroutine = coroutine.awaited
+        if (frame := getattr(coroutine, "cr_frame", None)) is not None:
+            frames.append((frame, frame.f_lineno))
+        coroutine = getattr(coroutine, "cr_await", None)
     return traceback.StackSummary.extract(frames)

@@ -25,6 +25,8 @@ class Note(Generic[E]):
     """The last of them, as text: a traceback would hold what its frames hold."""
     failed: float | None = None
     """When the first of them failed."""
+    batch: int = 0
+    """How many of its first events failed together, where they are delivered so; else 0."""
     parking: bool = False
     """It is to be parked when its turn comes."""
     line: OrderedDict[object, tuple[Any, E, Late | None]] | None = None
@@ -38,7 +40,7 @@ class Note(Generic[E]):
 
     def is_blank(self) -> bool:
         """Whether it says nothing."""
-        return not (self.failures or self.parking or self.line or self.marks or self.delays)
+        return not (self.failures or self.batch or self.parking or self.line or self.marks or self.delays)
 
     def without(self, place: int) -> tuple[dict[object, int] | None, int, deque[tuple[int, float]] | None]:
         """Its marks, `passed` and delays once the event at a place has ended; the head's is 0, in flight or not."""

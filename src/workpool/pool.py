@@ -84,10 +84,14 @@ class Pool(Driver[K, E]):
             PoolFull, PoolClosed, HandlerError: It was not added, and is still among the dead.
             ValueError: It is not among the dead: it was replayed, or is not kept any more.
         """
-        if not self._by_hand(self._core.replay, dead):
+
+        def replay() -> bool:
+            return self._core.replay(dead, self._features.enclose(dead.event, self._clock))
+
+        if not self._by_hand(replay):
             raise ValueError("this event is not among the dead: it was replayed, or newer ones took its place")
-        if self._hearing:
-            self._hearing.tell("added", dead.key, dead.event)
+        key: Any = dead.key
+        self._tell_added(key, dead.event)
 
     def parked(self) -> list[K]:
         """The keys that are parked: those whose events wait until `resume` or `skip_head`. O(of them)."""

@@ -62,7 +62,7 @@ class Stats:
 
     `added == handled + dead + returned + merged + cancelled + in_flight + waiting`, and
     `waiting == queued + delayed + retrying + parked`, where only the head of a lane is ever one of the last three: what
-    waits behind it is queued. `merged` stays 0 for now.
+    waits behind it is queued.
     """
 
     added: int
@@ -80,6 +80,7 @@ class Stats:
     replayed: int = 0
     """Those of them that were added once more, each counted in `added` again."""
     merged: int = 0
+    """Events that a newer one took the place of."""
     cancelled: int = 0
     delayed: int = 0
     """Events that may not start yet, each at the head of its key."""

@@ -11,6 +11,7 @@ from collections import deque
 from dataclasses import replace
 from typing import Any, Generic
 
+from workpool.envelope import opened
 from workpool.held import HeldLanes
 from workpool.lanes import NOTHING, E, K
 from workpool.notes import Held, Note
@@ -71,8 +72,9 @@ class SteeredLanes(HeldLanes[K, E], Generic[K, E]):
             return None
         note, (marks, passed, delays) = held.note, held.note.without(0)
         rest = replace(note, marks=marks, passed=passed, delays=delays)
-        dead = Dead(held.key, held.event, note.failures, note.error, note.failed, now)
+        dead = Dead(held.key, opened(held.event), note.failures, note.error, note.failed, now)
         where = self._where(held)
+        self.rubbish.append(held)  # Its envelope goes with it.
         try:
             self.buried[dead], self.dead, self.waiting, _ = None, self.dead + 1, self.waiting - 1, where.pop(held.key)
             self._go_on(held.key, rest)
@@ -103,6 +105,10 @@ class SteeredLanes(HeldLanes[K, E], Generic[K, E]):
                 self._close_up(key, note, behind, cancelled)
             raise
         return True
+
+    def unhandled(self) -> list[tuple[K, E]]:
+        """The events that wait, as they were added, in order within each key."""
+        return [(key, opened(event)) for key, event in super().unhandled()]
 
     # Marks.
 

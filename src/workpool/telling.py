@@ -60,6 +60,7 @@ class Telling(Seat, abc.ABC, Generic[K, E]):
 
     def _require_stopped(self, timeout: float | None) -> list[tuple[K, E]]:
         """What a stop returns, or raises where it has not ended or the pool failed."""
+        self._core.rubbish.clear()  # Of a pool that was never started.
         state, left, keys = self._step(self._look)
         if state is not State.ENDED:
             message = f"pool {self._core.name!r} has not stopped in {timeout} s: {len(keys)} handlers have not returned"

@@ -26,20 +26,21 @@ from queue import Empty, SimpleQueue
 from threading import get_ident
 from time import monotonic
 from types import TracebackType
-from typing import Self, cast
+from typing import Literal, Self, cast
 
 from workpool import process
 from workpool.arguments import seconds
 from workpool.clock import Clock
 from workpool.driver import TIMEKEEPER
 from workpool.flush import Flush
-from workpool.handlers import Delivery, takes_delivery
+from workpool.handlers import takes_delivery
 from workpool.hooks import Hooks
 from workpool.intake import Reading, Source
 from workpool.lanes import NOTHING, E, K
 from workpool.policy import Fail, Policy
 from workpool.pool import Adding, Pool
 from workpool.records import State
+from workpool.turn import Features, Handler, Turn
 from workpool.twin import Hand, entrance, one_by_one
 
 __all__ = ["EventWorkerPool"]
@@ -72,6 +73,16 @@ class EventWorkerPool(Pool[K, E]):
         warn_after: A handler that runs for more than so many seconds is logged once, with its stack; None for never.
         clock: Where the time comes from; None for the system's clock. `workpool.testing` has one for tests.
         hooks: Hears what happens, event by event; each `add` takes its longer way then. None for nobody.
+        coalesce: "latest" keeps at most one waiting event of a key, the newest: each that it replaces is `merged`. A
+            retry that is pending is replaced too, and the newer event starts its attempts afresh, at once or when its
+            own `delay` is over. One run always starts after the last `add`. It needs no room where one waits already.
+        max_burst: How many events of one key, or batches, a worker handles in a row before other keys have their turn.
+        batch: The handler gets a list of up to so many events of one key, those that wait when it starts. What it
+            raises fails them all: they are retried together, or skipped, or parked. Where it returns a number, it has
+            done so many, and only the others have failed. While it runs, those behind the first count as waiting. Name
+            the types then, `EventWorkerPool[str, Event](handle, batch=100)`. None hands over each event by itself.
+        timing: Tells in `Delivery.age` how long ago the event was added; of the first, for a batch.
+        contextvars: The context (`contextvars`) of who called `add` is current in the handler, at each attempt.
 
     Raises:
         TypeError: The handler cannot be called so, or an argument is of the wrong type.
@@ -80,7 +91,7 @@ class EventWorkerPool(Pool[K, E]):
 
     def __init__(
         self,
-        handler: Callable[[E], object] | Callable[[E, Delivery], object],
+        handler: Handler[E],
         *,
         workers: int | None = None,
         max_backlog: int | None = 10_000,
@@ -91,13 +102,18 @@ class EventWorkerPool(Pool[K, E]):
         warn_after: float | None = 60.0,
         clock: Clock | None = None,
         hooks: Hooks | None = None,
+        coalesce: Literal["latest"] | None = None,
+        max_burst: int = 1,
+        batch: int | None = None,
+        timing: bool = False,
+        contextvars: bool = False,
     ) -> None:
         self._takes_delivery = takes_delivery(handler)
         self._handler: Callable[..., object] = handler
         super().__init__(
             workers=min(32, (os.cpu_count() or 1) + 4) if workers is None else workers, max_backlog=max_backlog,
             max_lane=max_lane, name=name, on_failure=on_failure, max_dead=max_dead, warn_after=warn_after, clock=clock,
-            hooks=hooks,
+            features=Features(hooks, coalesce, max_burst, batch, timing, contextvars),
         )  # fmt: skip
         self._nudges: SimpleQueue[None] = SimpleQueue()
         """Calls the timekeeper before its time."""
@@ -331,14 +347,13 @@ class EventWorkerPool(Pool[K, E]):
         """Sleep, take, and handle what there is, until the pool is settled."""
         core, mutex, wakeups = self._core, self._mutex, self._wakeups
         handler, takes_delivery = self._handler, self._takes_delivery
-        if self._hearing:
-            handler, takes_delivery = self._hearing.around(handler, takes_delivery), True
         hand: Hand[K, E] = Hand(self, worker, handler, takes_delivery)
+        run = Turn(self, worker, hand, handler, takes_delivery).run if self._features.are_asked else hand.run
         try:
             while core.state is State.OPEN or not self._step(core.settle):
                 wakeups.get()
                 self._take(worker, hand)
-                while (outcome := hand.run()) is True:
+                while (outcome := run()) is True:
                     self._see_to(worker, hand)
                 if outcome is False:
                     return  # The handler forked, and this is the child.

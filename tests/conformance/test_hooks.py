@@ -9,49 +9,10 @@ from typing import Any
 
 import pytest
 
-from support import PATIENCE, Driver, Gate, eventually, has_adders, has_handled, in_thread
-from workpool import HandlerError, Hooks, ParkKey, PoolFull, Retry, RetryAfter, Skip, SkipEvent
+from support import PATIENCE, Driver, Gate, Heard, eventually, has_adders, has_handled, in_thread
+from workpool import HandlerError, ParkKey, PoolFull, Retry, RetryAfter, Skip, SkipEvent
 from workpool.hooks import METRICS
 from workpool.testing import FakeClock
-
-
-class Heard(Hooks):
-    """Notes what it is told, by key."""
-
-    def __init__(self) -> None:
-        self.all: list[tuple[Any, ...]] = []
-        self.last: list[Any] = []
-
-    def of(self, key: Any) -> list[tuple[Any, ...]]:
-        """What it was told of a key, but for what was added: another thread tells that."""
-        return [(name, *rest) for name, its, *rest in self.all if its == key and name != "added"]
-
-    def names(self) -> list[str]:
-        """Which hooks were called."""
-        return [name for name, *_ in self.all]
-
-    def added(self, key: Any, event: Any) -> None:
-        self.all.append(("added", key, event))
-
-    def started(self, delivery: Any, event: Any) -> None:
-        self.all.append(("started", delivery.key, delivery.attempt, event))
-
-    def succeeded(self, delivery: Any, event: Any, seconds: float) -> None:
-        assert seconds >= 0
-        self.all.append(("succeeded", delivery.key, delivery.attempt, event))
-
-    def failed(self, delivery: Any, event: Any, seconds: float, error: BaseException) -> None:
-        assert seconds >= 0
-        self.all.append(("failed", delivery.key, delivery.attempt, event, type(error).__name__))
-
-    def parked(self, key: Any) -> None:
-        self.all.append(("parked", key))
-
-    def dead(self, dead: Any) -> None:
-        self.all.append(("dead", dead.key, dead.event))
-
-    def ended(self, stats: Any) -> None:
-        self.last.append(stats)
 
 
 def test_each_event_is_heard_in_its_order(driver: Driver) -> None:
@@ -181,7 +142,7 @@ class Hurting:
     def hear(self, *_: Any) -> None:
         raise ValueError("heard")
 
-    added = started = succeeded = failed = parked = dead = ended = hear
+    added = started = succeeded = failed = parked = dead = merged = ended = hear
 
 
 def test_one_that_raises_hurts_nothing_and_is_logged_once(driver: Driver, caplog: pytest.LogCaptureFixture) -> None:

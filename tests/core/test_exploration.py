@@ -3,13 +3,14 @@
 A driver is modelled as the thread driver is: workers that look whether all is settled before they sleep, sleep until a
 wake-up comes, and leave one for the next when they leave; a number of wake-ups under way, of which each wakes any one
 sleeper; and time that passes until the next key is due. A state is canonical up to the names of keys and workers.
-Events are numbered within their key, so that after each step it is known which have to wait, and in which order.
+Events are numbered within their key, so that after each step it is known which have to wait, and in which order. Where
+a newer one takes the place of an older, that has ended, and whoever waits for it waits for the newer one.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,9 @@ from typing import Any
 
 import pytest
 
+from workpool.coalescing import Coalescing
 from workpool.dispatch import Dispatch
+from workpool.envelope import Envelope, opened
 from workpool.held import HeldLanes
 from workpool.lanes import Lanes
 from workpool.notes import Held, Note
@@ -27,25 +30,49 @@ from workpool.records import State
 
 Core = Dispatch[str, int]
 SLOTS = (*Lanes.__slots__, *HeldLanes.__slots__, *Dispatch.__slots__)
-CONTAINERS = [slot for slot in SLOTS if isinstance(getattr(Core(), slot), (list, dict, set, type(Core().ready)))]
+CONTAINERS = [slot for slot in SLOTS if isinstance(getattr(Core(), slot), (list, dict, set))]
+PLAIN = [slot for slot in SLOTS if slot not in (*CONTAINERS, "ready")]
 POLICIES: dict[str, Any] = {"retry": 1.0, "again": 0.0, "skip": Skip(), "park": Park()}
 """What is decided about an event that failed: seconds, or what ends its attempts."""
 
 
-def clone(core: Core) -> Core:
-    """A copy that shares nothing with the first."""
+def clone(core: Core, again: Callable[[Any], Any]) -> Core:
+    """A copy that shares nothing with the first. `again` copies an event, the same one to the same copy."""
     twin = type(core).__new__(type(core))
-    for slot in SLOTS:
+    for slot in PLAIN:
         setattr(twin, slot, getattr(core, slot))
     for slot in CONTAINERS:
-        setattr(twin, slot, copy(getattr(core, slot)))
-    twin.lanes = {key: copy(behind) for key, behind in core.lanes.items()}
-    twin.aside = {key: copy(behind) for key, behind in core.aside.items()}
+        setattr(twin, slot, getattr(core, slot).copy())
+    twin.ready = copy(core.ready)
+    twin.lanes = {key: behind if behind is None else copy(behind) for key, behind in core.lanes.items()}
+    twin.aside = {key: behind if behind is None else copy(behind) for key, behind in core.aside.items()}
     twin.notes = {key: clone_note(note) for key, note in core.notes.items()}
     for place in (twin.retrying, twin.parked, twin.delayed):
         for key, held in place.items():
-            place[key] = replace(held, note=clone_note(held.note))
+            place[key] = replace(held, event=again(held.event), note=clone_note(held.note))
+    if isinstance(core, Coalescing) and isinstance(twin, Coalescing):
+        twin.latest = {key: again(event) for key, event in core.latest.items()}
+        twin.adders = OrderedDict((adder, (key, again(event), at)) for adder, (key, event, at) in core.adders.items())
+        twin.ready = core.make_ready()
+        for key, event in core.ready:
+            twin.ready.append((key, again(event)))
+        for behind in [*twin.lanes.values(), *twin.aside.values()]:
+            for _ in range(len(behind or ())):
+                assert behind is not None
+                behind.append(again(behind.popleft()))
     return twin
+
+
+class Copies:
+    """Copies events: those in an envelope, in which another may take their place."""
+
+    def __init__(self) -> None:
+        self.made: dict[int, Envelope] = {}
+
+    def __call__(self, event: Any) -> Any:
+        if not isinstance(event, Envelope):
+            return event
+        return self.made.setdefault(id(event), Envelope(event.event))
 
 
 def clone_note(note: Note[int]) -> Note[int]:
@@ -76,7 +103,7 @@ class World:
     """Events that may still be added."""
     to_mark: int
     """Marks that may still be made."""
-    holding: list[tuple[str, int] | None]
+    holding: list[tuple[str, Any] | None]
     """What each worker holds; None for one that holds nothing."""
     added: dict[str, int]
     """How many events each key was given."""
@@ -96,15 +123,28 @@ class World:
     now: float = 0.0
     dues: dict[tuple[str, int], float] = field(default_factory=dict)
     """When events may start that are not to start at any time."""
+    unopened: set[int] = field(default_factory=set)
+    """Workers that hold an event whose place a newer one may still take."""
+    merges: dict[tuple[str, int], int] = field(default_factory=dict)
+    """Which event took the place of which."""
+    batches: dict[int, list[int]] = field(default_factory=dict)
+    """What each worker handles together."""
+    failed: dict[str, list[int]] = field(default_factory=dict)
+    """What has failed together, and is to be handled together again."""
+    batch: int = 1
+    """How many events of a key are handled together."""
     path: tuple[str, ...] = ()
     """How it came to this."""
 
     def after(self, name: str) -> World:
         """A copy, one step further."""
+        again = Copies()
+        holding = [item and (item[0], again(item[1])) for item in self.holding]
         return World(
-            clone(self.core), self.to_add, self.to_mark, self.holding.copy(), self.added.copy(), self.next_event.copy(),
+            clone(self.core, again), self.to_add, self.to_mark, holding, self.added.copy(), self.next_event.copy(),
             self.wakeups, self.looking.copy(), self.gone.copy(), self.ended.copy(), self.parked.copy(),
-            self.marks.copy(), self.now, self.dues.copy(), (*self.path, name),
+            self.marks.copy(), self.now, self.dues.copy(), self.unopened.copy(), self.merges.copy(),
+            self.batches.copy(), self.failed.copy(), self.batch, (*self.path, name),
         )  # fmt: skip
 
     def canonical(self) -> tuple[Any, ...]:
@@ -123,22 +163,50 @@ class World:
         return (
             len(core.behind(key)),
             tuple(at for at, item in enumerate(core.ready) if item[0] == key),
-            sum(due < held.due for due in self.times()) if held else -1,
-            tuple(self.rank(key, event) for event in range(self.next_event[key], self.added[key])),
+            self.later(held.due) if held else -1,
+            tuple(
+                self.rank(key, event)
+                for event in range(self.next_event[key], self.added[key])
+                if (key, event) not in self.merges
+            ),
             tuple(at for at, (waiter, *_) in enumerate(core.adders.values()) if waiter == key),
             key in core.parked,
             key in core.delayed,
             any(item is not None and item[0] == key for item in self.holding),
+            any(self.holding[worker][0] == key for worker in self.unopened),  # type: ignore[index]
+            tuple(len(batch) for worker, batch in self.batches.items() if self.holds(worker, key)),
+            len(self.failed.get(key, ())),
             note is not None and note.parking,
+            tuple((place - note.passed, self.later(due)) for place, due in note.delays or ()) if note else (),
             key in waiters(core),
             any(name == key and number != ticket for _, number, name in core.timers),
             tuple(sorted(self.ahead(mark) for mark in self.marks if mark.key == key)),
         )
 
+    def holds(self, worker: int, key: str) -> bool:
+        """Whether a worker holds an event of a key."""
+        item = self.holding[worker]
+        return item is not None and item[0] == key
+
+    def waits(self, key: str) -> list[int]:
+        """The events of a key that have to wait."""
+        events = range(self.next_event[key], self.added[key])
+        return [event for event in events if (key, event) not in self.ended]
+
+    def stand_in(self, key: str, event: int) -> int:
+        """What has the place of an event now: itself, or what took it."""
+        while (key, event) in self.merges:
+            event = self.merges[key, event]
+        return event
+
     def times(self) -> list[float]:
         """When something is due: a timer, void or not, or the delay of an event, held or not."""
         ahead = [due for due in self.dues.values() if due > self.now]
         return sorted({*(due for due, *_ in self.core.timers), *ahead})
+
+    def later(self, due: float) -> int:
+        """How many times are before one, and whether it is one of them."""
+        return sum(each < due for each in self.times()) + sum(each <= due for each in self.times())
 
     def rank(self, key: str, event: int) -> int:
         """Of an event with a delay that is not over: which of the times it is; else -1."""
@@ -146,8 +214,9 @@ class World:
         return self.times().index(due) if due > self.now else -1
 
     def ahead(self, mark: Mark) -> int:
-        """How many of the events that there were when a mark was made have not ended."""
-        return mark.events - sum(key == mark.key and event < mark.events for key, event in self.ended)
+        """How many of the events that there were when a mark was made have not ended, nor what took their places."""
+        events = {self.stand_in(mark.key, event) for event in range(mark.events)}
+        return len(events) - sum((mark.key, event) in self.ended for event in events)
 
 
 @dataclass(frozen=True)
@@ -166,6 +235,10 @@ class Scope:
     """With one key only: an event is found by what it is, and each key has its own event 0."""
     delays: bool = False
     """Events may have one, which is over after all that are under way."""
+    batch: int = 1
+    """How many events of a key are handled together."""
+    bursts: bool = False
+    """A worker may go on with the key that it holds."""
     make: type[Core] = Dispatch
 
 
@@ -175,10 +248,11 @@ def explore(scope: Scope) -> tuple[int, int]:
     Raises:
         AssertionError: An invariant does not hold, or a path ends badly; with the steps that lead there.
     """
-    core = scope.make(scope.bound, max_lane=scope.max_lane)
+    is_heard = issubclass(scope.make, Coalescing) or scope.batch > 1 or scope.bursts
+    core = scope.make(scope.bound, max_lane=scope.max_lane, heard=is_heard)
     core.start(scope.workers)
     zeros = dict.fromkeys("abc"[: scope.keys], 0)
-    first = World(core, scope.events, scope.marks, [None] * scope.workers, zeros, zeros)
+    first = World(core, scope.events, scope.marks, [None] * scope.workers, zeros, zeros, batch=scope.batch)
     seen = {first.canonical()}
     waiting = deque([first])
     endings = 0
@@ -193,9 +267,10 @@ def explore(scope: Scope) -> tuple[int, int]:
                 after.wakeups = min(after.wakeups, scope.workers)
                 after.core.check_invariants()
                 check_places(after)
+                check_news(world, after)
             except (AssertionError, KeyError, IndexError) as error:
                 raise AssertionError(f"{error!r} after {' '.join(after.path)}") from error
-            moved = moved or not name.startswith(("add", "drain", "stop", "hand", "mark"))
+            moved = moved or not name.startswith(("add", "drain", "stop", "by-hand", "mark"))
             if (state := after.canonical()) not in seen:
                 seen.add(state)
                 waiting.append(after)
@@ -209,15 +284,29 @@ def check_places(world: World) -> None:
     """What was accepted and has not ended waits in order, or is left; retries and marks are looked to in time."""
     core = world.core
     waiting = core.left if core.state is State.ENDED else core.unhandled()
-    for key, added in world.added.items():
+    for key in world.added:
         found = [event for name, event in waiting if name == key]
-        events = [event for event in range(world.next_event[key], added) if (key, event) not in world.ended]
-        assert found == events, f"of {key} wait {found}"
+        assert found == world.waits(key), f"of {key} wait {found}"
         note = core.noted(key)
         marks = {mark: world.ahead(mark) for mark in world.marks if mark.key == key}
         assert ((note.marks if note else None) or {}) == marks, f"the marks of {key} are miscounted"
     for held in [*core.retrying.values(), *core.delayed.values()]:
         assert core.alarm <= held.due, "a held key comes late"
+
+
+def check_news(before: World, after: World) -> None:
+    """What became of an event, or of a key, is told once, when it does."""
+    if after.core.news is None:
+        return
+    told = [*after.core.news]
+    after.core.news.clear()
+    dead = sum(name == "dead" for name, *_ in told)
+    assert dead == after.core.dead - before.core.dead, f"{dead} dead events are told"
+    parked = sorted(key for name, key, *_ in told if name == "parked")
+    assert parked == sorted(after.core.parked.keys() - before.core.parked.keys()), f"{parked} are told to be parked"
+    merged = sorted(tuple(item) for name, *item in told if name == "merged")
+    assert merged == sorted(after.merges.keys() - before.merges.keys()), f"{merged} are told to be merged"
+    assert len(after.merges) == after.core.merged, "merged events are miscounted"
 
 
 def check_rest(world: World) -> None:
@@ -248,13 +337,18 @@ def steps(world: World, scope: Scope) -> Iterator[tuple[str, Callable[[World], N
                 if scope.delays:
                     yield f"add-late-{key}{'-inside' * inside}", partial(add, key=key, inside=inside, late=True)
     for worker, item in enumerate(world.holding):
-        if item is not None:
+        if worker in world.unopened:
+            yield f"open-{worker}", partial(open_event, worker=worker)
+        elif item is not None:
             yield f"end-{worker}", partial(end, worker=worker)
+            if scope.bursts and core.may_go_on(item[0]):
+                yield f"go-on-{worker}", partial(go_on, worker=worker)
             if scope.endings:
                 yield f"fail-{worker}", partial(fail, worker=worker)
             if scope.policies:
                 for name, decision in POLICIES.items():
-                    yield f"{name}-{worker}", partial(decide, worker=worker, decision=decision)
+                    for done in range(len(world.batches.get(worker, "1"))):
+                        yield f"{name}-{worker}-{done}", partial(decide, worker=worker, decision=decision, done=done)
         elif worker in world.looking:
             yield f"look-{worker}", partial(look, worker=worker)
         elif worker not in world.gone and world.wakeups:
@@ -264,14 +358,14 @@ def steps(world: World, scope: Scope) -> Iterator[tuple[str, Callable[[World], N
     if scope.policies and core.serving:
         for key in world.added:
             for call in (park, resume, skip_head):
-                yield f"hand-{call.__name__}-{key}", partial(by_hand, call=call, key=key)
+                yield f"by-hand-{call.__name__}-{key}", partial(by_hand, call=call, key=key)
     for key, added in world.added.items():
         if world.to_mark and Mark(key, added) not in world.marks:
             yield f"mark-{key}", partial(mark, key=key)
     if scope.cancels and core.serving:
         for key, event in core.unhandled():
             if (held := core.held_at(key)) is None or held.event != event:
-                yield f"hand-cancel-{key}-{event}", partial(by_hand, call=partial(cancel, event=event), key=key)
+                yield f"by-hand-cancel-{key}-{event}", partial(by_hand, call=partial(cancel, event=event), key=key)
     if scope.endings and core.state is State.OPEN:
         yield "drain", lambda after: close(after, after.core.drain())
     if scope.endings and core.state in (State.OPEN, State.DRAINING):
@@ -284,12 +378,41 @@ def add(world: World, key: str, inside: bool, late: bool = False) -> None:
     when = (world.now, due) if late else None
     if late:
         world.dues[key, event] = due
-    answer = core.accept(key, event, when)
+    item: Any = Envelope(event) if isinstance(core, Coalescing) else event
+    answer = core.accept(key, item, when)
     if answer is None:
-        answer = core.offer(key, event, f"adder-{key}", inside, when)
+        answer = core.offer(key, item, f"adder-{key}", inside, when)
     world.to_add -= 1
-    world.added[key] += answer is not None  # One that waits counts as added when it is let in.
+    if answer is not None:
+        accepted(world, key)  # One that waits counts as added when it is let in.
     world.wakeups += bool(answer)
+
+
+def accepted(world: World, key: str) -> None:
+    """Note that the next event of a key was accepted, and, where it does, that it takes the place of another."""
+    event, core = world.added[key], world.core
+    world.added[key] += 1
+    if not isinstance(core, Coalescing):
+        return
+    [*waiting, _] = world.waits(key)
+    unopened = [worker for worker in world.unopened if world.holds(worker, key)]
+    if waiting:
+        assert len(waiting) == 1, f"{len(waiting)} events of {key} wait"
+        assert key not in core.retrying, f"the retry of {key} is pending, although a newer event came"
+        assert (key in core.delayed) <= ((key, event) in world.dues), f"{key} waits for a delay that is over"
+        busy = any(world.holds(worker, key) for worker in range(len(world.holding)))
+        assert busy or core.explain(key).attempt == 1, f"event {event} of {key} pays for an older one"
+    elif unopened and (key, event) not in world.dues:
+        waiting = [world.next_event[key] - 1]
+        world.next_event[key] = event + 1
+    merge(world, key, waiting, event)
+
+
+def merge(world: World, key: str, older: list[int], newer: int) -> None:
+    for event in older:
+        world.dues.pop((key, event), None)
+        world.ended.append((key, event))
+        world.merges[key, event] = newer
 
 
 def follow_up(world: World) -> None:
@@ -302,12 +425,12 @@ def follow_up(world: World) -> None:
                 assert world.ahead(gate) == 0, f"the mark of {gate.key} is told early"
                 world.marks.remove(gate)
             else:
-                world.added[str(gate)[-1]] += 1
+                accepted(world, str(gate)[-1])
         core.admitted.clear()
     world.wakeups += core.wake()
 
 
-def chosen(world: World, worker: int, item: tuple[str, int] | None) -> None:
+def chosen(world: World, worker: int, item: tuple[str, Any] | None) -> None:
     """Note what a worker was given, or park it where that is noted."""
     core = world.core
     if item is not None and core.is_to_park(item[0]):
@@ -318,15 +441,47 @@ def chosen(world: World, worker: int, item: tuple[str, int] | None) -> None:
     if item is None:
         world.looking.add(worker)
     else:
-        key, event = item
+        key, event = item[0], opened(item[1])
         skip_cancelled(world, key)
         assert event == world.next_event[key], f"event {event} of {key} starts in place of {world.next_event[key]}"
         assert not any(held and held[0] == key for held in world.holding), f"{key} is claimed twice"
         assert key not in world.parked, f"{key} is parked, and starts"
-        assert world.dues.pop(item, 0.0) <= world.now, f"event {event} of {key} starts before its delay is over"
+        assert world.dues.pop((key, event), 0.0) <= world.now, f"event {event} of {key} starts before its delay is over"
         world.next_event[key] += 1
         world.holding[worker] = item
+        if isinstance(core, Coalescing):
+            world.unopened.add(worker)
+        elif world.batch > 1:
+            begin_batch(world, worker, item)
     follow_up(world)
+
+
+def begin_batch(world: World, worker: int, item: tuple[str, int]) -> None:
+    """Take what waits behind an event with it."""
+    key, event = item
+    batch = world.batches[worker] = world.core.batch(key, event, world.batch)
+    together = world.failed.pop(key, None)
+    assert batch == together or together is None, f"{together} of {key} failed together, and {batch} are tried again"
+    assert batch == list(range(event, event + len(batch))), f"{batch} of {key} do not follow one another"
+    assert all(world.rank(key, each) < 0 for each in batch), f"one of {batch} of {key} starts before its delay is over"
+    full = len(batch) == world.batch or event + len(batch) == world.added[key]
+    assert full or together or world.core.noted(key), f"{batch} of {key} could have been more"
+
+
+def open_event(world: World, worker: int) -> None:
+    world.unopened.remove(worker)
+    item, core = world.holding[worker], world.core
+    assert item is not None
+    assert isinstance(core, Coalescing)
+    core.open(*item)
+    assert opened(item[1]) == world.next_event[item[0]] - 1, "an older event starts in place of a newer one"
+
+
+class InHand:
+    """What a worker holds, as `go_on` wants it."""
+
+    def __init__(self, item: tuple[str, int]) -> None:
+        self.item, self.ended = item, True
 
 
 def skip_cancelled(world: World, key: str) -> None:
@@ -335,10 +490,15 @@ def skip_cancelled(world: World, key: str) -> None:
         world.next_event[key] += 1
 
 
-def let_go(world: World, worker: int) -> tuple[str, int]:
+def let_go(world: World, worker: int, done: int = 0) -> tuple[str, Any]:
+    """Take from a worker what it holds, after it has done the first of its batch."""
     item, world.holding[worker] = world.holding[worker], None
     assert item is not None
-    return item
+    hand = InHand(item)
+    for _ in range(done):
+        world.ended.append(world.core.go_on(worker, hand, ended=False))
+        world.next_event[item[0]] += 1
+    return hand.item
 
 
 def wake(world: World, worker: int) -> None:
@@ -353,30 +513,56 @@ def look(world: World, worker: int) -> None:
 
 
 def end(world: World, worker: int) -> None:
-    item = let_go(world, worker)
-    world.ended.append(item)
+    item = let_go(world, worker, len(world.batches.pop(worker, "1")) - 1)
+    world.ended.append((item[0], opened(item[1])))
     found = world.core.next(worker, item[0])
     world.core.heed(item[0])
     chosen(world, worker, found)
 
 
-def decide(world: World, worker: int, decision: Any) -> None:
+def go_on(world: World, worker: int) -> None:
+    """End an event, and go on with the next of its key at once."""
+    size = len(world.batches.pop(worker, "1"))
+    item = let_go(world, worker, size - 1)
+    if not world.core.may_go_on(item[0]):
+        world.holding[worker] = item  # A batch was all that there was: the worker ends it as any other.
+        return
+    hand = InHand(item)
+    world.core.go_on(worker, hand, ended=False)
+    world.ended.append((item[0], opened(item[1])))
+    chosen(world, worker, hand.item)
+
+
+def decide(world: World, worker: int, decision: Any, done: int) -> None:
     """Let a handler raise, and do what the policy says: of those that are retried, the last is due last."""
-    core, item = world.core, let_go(world, worker)
+    core, item = world.core, let_go(world, worker, done)
+    key, event = item[0], opened(item[1])
+    rest = world.batches.pop(worker, [event])[done:]
+    if world.batch > 1:
+        core.note(key).batch = len(rest)
     core.failed(worker, item, decision, "no", now=max([world.now, *world.times()]))
-    if item[0] in core.parked:
-        world.parked.add(item[0])
+    if key in core.parked:
+        world.parked.add(key)
     if core.serving and isinstance(decision, Skip):
-        world.ended.append(item)
+        world.ended += [(key, each) for each in rest]
+        world.next_event[key] += len(rest) - 1
+    elif isinstance(core, Coalescing) and (newer := world.waits(key)):
+        assert key not in core.retrying, f"{event} of {key} is retried, although a newer one waits"
+        merge(world, key, [event], *newer)
+        if isinstance(decision, Park):
+            world.parked.add(key)
     else:
-        world.next_event[item[0]] = item[1]
+        world.next_event[key] = event
+        if world.batch > 1:
+            world.failed[key] = rest
     world.looking.add(worker)
     follow_up(world)
 
 
 def fail(world: World, worker: int) -> None:
     item = let_go(world, worker)
-    world.next_event[item[0]] = item[1]
+    world.batches.pop(worker, None)
+    world.next_event[item[0]] = opened(item[1])
     close(world, world.core.fail(worker, item, ValueError()))
     leave(world, worker)
 
@@ -395,14 +581,14 @@ def by_hand(world: World, call: Callable[[World, str], None], key: str) -> None:
 
 def park(world: World, key: str) -> None:
     if held := world.core.delayed.get(key):
-        world.dues.pop((key, held.event), None)  # It is over.
+        world.dues.pop((key, opened(held.event)), None)  # It is over.
     world.core.park(key, 0.0)
     world.parked.add(key)
 
 
 def resume(world: World, key: str) -> None:
     if held := world.core.delayed.get(key):
-        world.dues.pop((key, held.event), None)  # It is over.
+        world.dues.pop((key, opened(held.event)), None)  # It is over.
     world.core.resume(key)
     world.parked.discard(key)
 
@@ -414,6 +600,7 @@ def skip_head(world: World, key: str) -> None:
         world.next_event[key] += 1
         world.dues.pop((key, dead.event), None)
         world.ended.append((key, dead.event))
+        world.failed.pop(key, None)
         world.parked.discard(key)
 
 
@@ -465,11 +652,27 @@ def leave(world: World, worker: int) -> None:
         Scope(keys=2, events=3, workers=2, delays=True),
         Scope(keys=2, events=2, workers=1, bound=1, policies=True, delays=True),
         Scope(keys=1, events=3, workers=1, policies=True, max_lane=1, marks=1, cancels=True, delays=True),
+        Scope(keys=2, events=4, workers=2, make=Coalescing),
+        Scope(keys=2, events=4, workers=1, bound=1, make=Coalescing),
+        Scope(keys=2, events=3, workers=1, policies=True, make=Coalescing),
+        Scope(keys=1, events=4, workers=1, policies=True, marks=1, make=Coalescing),
+        Scope(keys=1, events=4, workers=1, policies=True, marks=1, delays=True, make=Coalescing),
+        Scope(keys=2, events=3, workers=1, delays=True, make=Coalescing),
+        Scope(keys=1, events=5, workers=1, policies=True, batch=3),
+        Scope(keys=2, events=3, workers=1, bound=2, policies=True, batch=2),
+        Scope(keys=1, events=4, workers=1, max_lane=2, policies=True, marks=1, batch=2),
+        Scope(keys=1, events=3, workers=1, policies=True, delays=True, batch=2),
+        Scope(keys=2, events=3, workers=1, policies=True, bursts=True),
+        Scope(keys=1, events=3, workers=1, policies=True, delays=True, marks=1, max_lane=1, bursts=True),
+        Scope(keys=1, events=4, workers=1, bound=2, policies=True, bursts=True, batch=2),
+        Scope(keys=1, events=3, workers=2, policies=True, delays=True, bursts=True, make=Coalescing),
     ],
     ids=lambda scope: (
         f"{scope.keys} keys, {scope.events} events, {scope.workers} workers, bound {scope.bound}"
         f"{', policies' * scope.policies}{f', max_lane {scope.max_lane}' if scope.max_lane else ''}"
         f"{f', {scope.marks} marks' if scope.marks else ''}{', cancels' * scope.cancels}{', delays' * scope.delays}"
+        f"{f', batches of {scope.batch}' if scope.batch > 1 else ''}{', coalescing' * (scope.make is Coalescing)}"
+        f"{', bursts' * scope.bursts}"
     ),
 )
 def test_every_state_keeps_the_invariants_and_every_path_ends_well(scope: Scope) -> None:

@@ -14,7 +14,19 @@ import pytest
 from on_loop import Gate as LoopGate
 from on_loop import begin, on_loop, turns
 from support import PATIENCE, Gate, eventually
-from workpool import Dead, Delivery, EventWorkerPool, HandlerError, ParkKey, PoolFull, Retry, Skip, SkipEvent, Stats
+from workpool import (
+    BatchIncomplete,
+    Dead,
+    Delivery,
+    EventWorkerPool,
+    HandlerError,
+    ParkKey,
+    PoolFull,
+    Retry,
+    Skip,
+    SkipEvent,
+    Stats,
+)
 from workpool.asyncio import EventWorkerPool as LoopPool
 from workpool.testing import BrokenPromise, History
 
@@ -30,6 +42,7 @@ class Scripted:
         self.full = False
         self.buried: list[Dead] = []
         self.forgotten = 0
+        self.merged = 0
         self.accepted: dict[Any, Any] = {}
         self.history = History(clock=lambda: self.now, patience=patience)
         self.handler = self.history.handler(lambda event: event())
@@ -42,7 +55,7 @@ class Scripted:
     add_nowait = add
 
     def stats(self) -> Stats:
-        return Stats(0, 0, 0, 0, 0, 0, keys=self.keys, dead_forgotten=self.forgotten)
+        return Stats(0, 0, 0, 0, 0, 0, keys=self.keys, dead_forgotten=self.forgotten, merged=self.merged)
 
     def dead(self) -> list[Dead]:
         return self.buried
@@ -710,3 +723,86 @@ def test_a_check_waits_for_a_collection_that_another_thread_makes(monkeypatch: p
         gate.open.set()
         thread.join(PATIENCE)
         gc.callbacks.remove(hold)
+
+
+@pytest.mark.parametrize(
+    ("handled", "merged", "told"),
+    [
+        ("a2 b1", 1, []),
+        ("a2 b1", 0, ["event 0 was accepted, handled 0 times, returned 0 times and dead 0 times"]),
+        ("a2", 1, ["event 2 was accepted, handled 0 times, returned 0 times and dead 0 times"]),
+        ("a1 b1", 1, [
+            "event 1 was accepted, handled 0 times, returned 0 times and dead 0 times",
+            "1 events are said to be merged, and 0 are in no other place and had a newer one",
+        ]),
+        ("a2 b1", 2, ["2 events are said to be merged, and 1 are in no other place and had a newer one"]),
+        ("a1 a2 b1", 1, ["1 events are said to be merged, and 0 are in no other place and had a newer one"]),
+    ],
+)  # fmt: skip
+def test_p1_a_merged_event_had_a_newer_one(handled: str, merged: int, told: list[str]) -> None:
+    pool = Scripted()
+    for name in ("a1", "a2", "b1"):
+        pool.accept(name)
+    for name in handled.split():
+        pool.handle(name)
+    pool.merged = merged
+    assert pool.broken() == [f"P1 exactly once: {each}" for each in told]
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_a_real_pool_that_coalesces_keeps_its_promises(failing: bool) -> None:
+    history = History()
+    gate = Gate()
+
+    def handle(event: int, delivery: Delivery) -> None:
+        gate(event)
+        if failing and delivery.attempt == 1 and event % 3 == 0:
+            raise ValueError
+
+    pool = EventWorkerPool[Any, Any](
+        history.handler(handle), workers=2, coalesce="latest", on_failure=Retry(base=0.0001, then=Skip())
+    ).start()
+    for event in range(40):
+        history.add(pool, event % 4, event)
+    gate.open.set()
+    for event in range(40, 200):
+        history.add(pool, event % 4, event)
+    pool.drain(PATIENCE)
+    assert pool.stats().merged > 30
+    history.check(pool)
+
+
+def test_a_real_pool_with_batches_keeps_its_promises() -> None:
+    history = History()
+    sizes: list[int] = []
+
+    def handle(events: list[int]) -> int | None:
+        sizes.append(len(events))
+        if len(sizes) % 5 == 0:
+            raise BatchIncomplete(len(events) // 2)
+        if len(sizes) % 7 == 0:
+            raise ValueError
+        return max(1, len(events) - 1) if len(sizes) % 3 == 0 else None
+
+    pool = EventWorkerPool[Any, Any](
+        history.handler(handle), workers=2, batch=4, on_failure=Retry(attempts=100, base=0.0001)
+    )
+    for event in range(200):
+        history.add(pool, event % 4, event)
+    pool.start().drain(PATIENCE)
+    assert max(sizes) == 4
+    assert pool.stats().handled == 200
+    history.check(pool)
+
+
+@on_loop
+async def test_a_batch_on_a_loop_keeps_its_promises() -> None:
+    history = History()
+
+    async def handle(events: list[int]) -> None:
+        assert events
+
+    async with LoopPool[Any, Any](history.handler(handle), workers=2, batch=4) as pool:
+        for event in range(50):
+            await history.add(pool, event % 4, event)
+    history.check(pool)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-__all__ = ["Account", "Kind", "Record", "exactly_once", "isolation", "order", "read"]
+__all__ = ["Account", "Kind", "Record", "exactly_once", "isolation", "order", "read", "superseded"]
 
 Kind = Literal["add", "accepted", "refused", "start", "end", "raised", "park", "letting go", "resume", "skip"]
 Record: TypeAlias = tuple[Kind, int, Hashable, float]
@@ -93,10 +93,29 @@ def read(records: list[Record]) -> Account:
     return account
 
 
-def exactly_once(account: Account, left: list[int], dead: list[int], forgotten: int) -> list[str]:
-    """P1, given the events that were returned, those that are dead, and how many dead ones are not kept."""
+def superseded(account: Account, ended: set[int], merged: int) -> set[int]:
+    """Events that are in no place, so many of those that a newer one of their key may have taken the place of."""
+    found = []
+    for lives in account.of_key.values():
+        newest = max(lives, key=lambda life: -1 if life.accepted == math.inf else life.accepted)
+        for life in lives:
+            is_known = life.accepted < math.inf and account.of_event[life.number] is life
+            if is_known and not life.handled and life.number not in ended and life.called < newest.accepted < math.inf:
+                found.append(life)
+        found = [life for life in found if life is not newest]
+    return {life.number for life in sorted(found, key=lambda life: life.may_be_dead)[:merged]}
+
+
+def exactly_once(
+    account: Account, left: list[int], dead: list[int], told: tuple[int, int], superseded: Set[int] = frozenset()
+) -> list[str]:
+    """P1, given what was returned, what is dead, and in whose place newer ones came.
+
+    Of the dead that are not kept, and of those that are merged, only how many there are is `told`.
+    """
+    forgotten, merged = told
     returned, buried = Counter(left), Counter(dead)
-    broken, lost, unknown = [], [], 0
+    broken, lost, unknown, uncertain = [], [], 0, 0
     for number, life in account.of_event.items():
         times, accepted, handled, may_be_dead = 0, 0, 0, False
         each: Life | None = life
@@ -108,21 +127,29 @@ def exactly_once(account: Account, left: list[int], dead: list[int], forgotten: 
         places = handled + returned[number] + died
         if accepted <= places <= times - life.refused:
             unknown += may_be_dead * (times - life.refused - places)  # An add that was cut is accepted or not.
+            uncertain += times - life.refused - places
             continue
-        told = (
+        if places < accepted and number in superseded:
+            continue
+        what = (
             f"P1 exactly once: event {number} was {'accepted' if accepted else 'refused'}, "
             f"handled {handled} times, returned {returned[number]} times and dead {died} times"
         )
         if places < accepted and may_be_dead:
-            lost.append(told)
+            lost.append(what)
         else:
-            broken.append(told)
+            broken.append(what)
     if len(lost) > forgotten:
         broken.extend(lost)
     elif len(lost) + unknown < forgotten:
         broken.append(
             f"P1 exactly once: {forgotten} events are said to be dead and not kept, "
             f"and {len(lost)} are in no other place"
+        )
+    if len(superseded) + uncertain < merged:
+        broken.append(
+            f"P1 exactly once: {merged} events are said to be merged, "
+            f"and {len(superseded)} are in no other place and had a newer one"
         )
     return broken
 
@@ -233,7 +260,7 @@ class _Keys:
 
 
 def isolation(records: list[Record], account: Account, ended: set[int], workers: int, patience: float) -> list[str]:
-    """P3 and P5, given the events that were returned or are dead."""
+    """P3 and P5, given the events that were returned, are dead, or are merged."""
     if not records or records[-1][3] - records[0][3] <= patience:
         return []  # Nothing can have waited for longer.
     keys = _Keys({number for number in ended if account.of_event[number].first == math.inf})

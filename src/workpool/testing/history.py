@@ -3,9 +3,10 @@
 Each event is numbered and travels in an envelope, so that two equal events, and even the same object added twice,
 stay two. What is checked, with `a` and `b` two events of one key:
 
-- P1: an accepted event was handled once, or is in `left`, or is dead, and never two of these; no other event reached
-  the handler, and none under another key. Of dead events that the pool does not keep any more only the number is known,
-  and that has to be right; and an event is dead only after a delivery that failed, or a `skip_head`.
+- P1: an accepted event was handled once, or is in `left`, or is dead, or was merged, and never two of these; no other
+  event reached the handler, and none under another key. Of dead events that the pool does not keep any more, and of
+  those that are merged, only the number is known, and that has to be right; an event is dead only after a delivery that
+  failed, or a `skip_head`, and merged only where a newer one of its key was accepted.
 - P2: if the add of `a` returned before the add of `b` was called, the last delivery of `a` ended before the first of
   `b` started, and what is left is in order. No two deliveries of one key overlap.
 - P3: no event waited beside a worker without work, while events of other keys were in flight.
@@ -15,8 +16,9 @@ stay two. What is checked, with `a` and `b` two events of one key:
 
 P3 and P5 compare times, because a worker needs a moment to wake up: they count from `patience` seconds on, once the
 first event has started, and for events that were not returned by an ending. A key waits for no worker from a failed
-delivery on until its next one, or while it was parked by hand: what the failure meant is the pool's to know. The other
-checks compare the order of records only, and a record is one append to a list, which threads make one at a time.
+delivery on until its next one, or while it was parked by hand: what the failure meant is the pool's to know. A batch is
+recorded as its first event, and as the others that it has done, one after the other when it returns. The other checks
+compare the order of records only, and a record is one append to a list, which threads make one at a time.
 
 What it cannot see: the order of two events whose adds overlapped in time, which may be either; a worker that is slow to
 wake, but not so slow as `patience`; what happens around the history, in another process, or after the check.
@@ -32,13 +34,15 @@ import itertools
 import threading
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from workpool.arguments import seconds
+from workpool.errors import BatchIncomplete
 from workpool.handlers import Delivery, is_awaited, takes_delivery
 from workpool.records import Dead, Stats
-from workpool.testing.checker import Account, Kind, Record, exactly_once, isolation, order, read
+from workpool.testing.checker import Account, Kind, Record, exactly_once, isolation, order, read, superseded
 
 __all__ = ["BrokenPromise", "History"]
 
@@ -123,29 +127,17 @@ class History:
         awaited, awaitable = is_awaited(handler), cast("Callable[..., Awaitable[object]]", handler)
         wants_delivery = takes_delivery(handler, awaited=awaited)
 
-        def recording(envelope: Envelope[Any], delivery: Delivery) -> Any:
-            number, key, event = envelope.number, delivery.key, envelope.event
-            del envelope  # A traceback that somebody keeps would keep it.
-            self._record("start", number, key)
-            try:
-                result = handler(event, delivery) if wants_delivery else handler(event)
-            except BaseException:
-                self._record("raised", number, key)
-                raise
-            self._record("end", number, key)
-            return result
+        def recording(given: Any, delivery: Delivery) -> Any:
+            with self._delivery(_numbers(given), delivery.key) as outcome:
+                given = _events(given)  # A traceback that somebody keeps would keep the envelope.
+                outcome.append(handler(given, delivery) if wants_delivery else handler(given))
+                return outcome[0]
 
-        async def recording_awaited(envelope: Envelope[Any], delivery: Delivery) -> Any:
-            number, key, event = envelope.number, delivery.key, envelope.event
-            del envelope
-            self._record("start", number, key)
-            try:
-                result = await awaitable(event, delivery) if wants_delivery else await awaitable(event)
-            except BaseException:
-                self._record("raised", number, key)
-                raise
-            self._record("end", number, key)
-            return result
+        async def recording_awaited(given: Any, delivery: Delivery) -> Any:
+            with self._delivery(_numbers(given), delivery.key) as outcome:
+                given = _events(given)
+                outcome.append(await (awaitable(given, delivery) if wants_delivery else awaitable(given)))
+                return outcome[0]
 
         wrapper: Any = recording_awaited if awaited else recording
         functools.update_wrapper(wrapper, handler, assigned=("__name__", "__doc__"), updated=())
@@ -204,17 +196,36 @@ class History:
 
     def violations(self, pool: Pool[Any]) -> list[str]:
         """What `check` raises for, as one line each; empty where every promise was kept."""
-        returned = pool.left
+        returned, stats = pool.left, pool.stats()
         left = [envelope.number for _, envelope in returned]
         dead = [each.event.number for each in pool.dead()]
         records = list(self._records)
         account = read(records)
+        merged = superseded(account, {*left, *dead}, stats.merged)
         return [
-            *exactly_once(account, left, dead, pool.stats().dead_forgotten),
+            *exactly_once(account, left, dead, (stats.dead_forgotten, stats.merged), merged),
             *order(account, returned),
-            *isolation(records, account, {*left, *dead}, pool.workers, self._patience),
+            *isolation(records, account, {*left, *dead, *merged}, pool.workers, self._patience),
             *self._residue(pool, account, {*left, *dead}),
         ]
+
+    @contextmanager
+    def _delivery(self, numbers: list[int], key: Hashable) -> Iterator[list[Any]]:
+        """Record a delivery: of a batch, that the first runs while it lasts, and then each that is done, one by one."""
+        outcome: list[Any] = []
+        self._record("start", numbers[0], key)
+        done = 0
+        try:
+            yield outcome
+            done = outcome[0] if len(numbers) > 1 and isinstance(outcome[0], int) else len(numbers)
+        except BatchIncomplete as error:
+            done = error.done
+            raise
+        finally:
+            for place, number in enumerate(numbers[: done + 1]):
+                if place:
+                    self._record("start", number, key)
+                self._record("end" if place < done else "raised", number, key)
 
     def _add(self, add: Callable[..., Any], key: Hashable, event: object, **options: Any) -> Any:
         envelope = Envelope(next(self._numbers), key, event)
@@ -262,6 +273,14 @@ class History:
     def _alive(self, kept: set[int]) -> list[Envelope[Any]]:
         found = (ref() for ref in self._envelopes)
         return [envelope for envelope in found if envelope is not None and envelope.number not in kept]
+
+
+def _numbers(given: Any) -> list[int]:
+    return [envelope.number for envelope in given] if isinstance(given, list) else [given.number]
+
+
+def _events(given: Any) -> Any:
+    return [envelope.event for envelope in given] if isinstance(given, list) else given.event
 
 
 def _collect() -> None:

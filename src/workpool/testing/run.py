@@ -170,7 +170,7 @@ class Run:
             dead = {each.event.number for each in self._pool.dead()}
             left = [each.number for each in self._left]
             account = read(self._records)
-            broken = exactly_once(account, left, [*dead], 0) + order(account)
+            broken = exactly_once(account, left, [*dead], (0, 0)) + order(account)
         if broken:
             raise BrokenPromise("\n".join(broken))
         self._todo = self._left + self._todo[len(self._accepted) :]

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack
 
 from workpool import asyncio, threads
 from workpool.arguments import duration
@@ -55,6 +55,11 @@ class PoolOptions(TypedDict, total=False):
     warn_after: float | None
     clock: Clock | None
     hooks: Hooks | None
+    coalesce: Literal["latest"] | None
+    max_burst: int
+    batch: int | None
+    timing: bool
+    contextvars: bool
 
 
 class AsyncioPoolOptions(PoolOptions, total=False):
