@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import gc
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -47,6 +48,15 @@ def no_endless_wait() -> Iterator[None]:
     faulthandler.dump_traceback_later(5 * PATIENCE, exit=True)
     yield
     faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.fixture(autouse=True)
+def tracing_as_before() -> Iterator[None]:
+    """Take back what a test traces: some cut what they call at each of its lines."""
+    before, in_threads = sys.gettrace(), threading.gettrace()
+    yield
+    sys.settrace(before)
+    threading.settrace(in_threads)
 
 
 @pytest.fixture(autouse=True)

@@ -27,7 +27,7 @@ from typing import Any, Generic
 from workpool.dispatch import Dispatch
 from workpool.envelope import Envelope, opened
 from workpool.lanes import NOTHING, E, K
-from workpool.notes import Held, Late, Note
+from workpool.notes import Held, Late
 from workpool.policy import Fail, Park, Skip
 from workpool.records import Dead, State
 
@@ -162,7 +162,7 @@ class Coalescing(Dispatch[K, E], Generic[K, E]):
         if held is None:
             self._renew_note(key, late)
         else:
-            _forget_failures(held.note)
+            held.note.forget_failures()
             if held.why == "parked":
                 held.note.delays = deque([(held.note.passed, late[1])]) if late else None
             elif late is None:
@@ -179,7 +179,7 @@ class Coalescing(Dispatch[K, E], Generic[K, E]):
         note = note or self.note(key)
         place = note.passed + len(self.behind(key))
         if place == note.passed:
-            _forget_failures(note)
+            note.forget_failures()
         if note.delays and note.delays[-1][0] == place:
             note.delays.pop()
             note.delays = note.delays or None
@@ -211,7 +211,3 @@ class Coalescing(Dispatch[K, E], Generic[K, E]):
             note.marks = dict.fromkeys(note.marks, 2)
         self.heed(key)
         self._say("merged", key, older)
-
-
-def _forget_failures(note: Note[Any]) -> None:
-    note.failures, note.error, note.failed = 0, "", None

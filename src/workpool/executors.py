@@ -36,7 +36,7 @@ from workpool.hooks import Hooks
 from workpool.lanes import E, K
 from workpool.policy import Fail, Park, Policy, Skip
 from workpool.threads import EventWorkerPool as ThreadsPool
-from workpool.turn import Handler, require_done
+from workpool.turn import Handler, in_context, require_done
 
 __all__ = ["EventWorkerPool", "ExecutorBroken"]
 
@@ -297,10 +297,9 @@ def _call(ticket: _Ticket, handler: Callable[..., object], *arguments: object) -
     if pool is None or ended is None:
         return None  # It counts as lost: it was delivered again, or is left.
     raised: BaseException | int | None = None
-    run = _plainly if ended.context is None else ended.context.run
     try:
         with pool._run_here(ticket.worker):
-            raised = run(_run, ticket, handler, arguments, travels=False)
+            raised = in_context(ended.context)(_run, ticket, handler, arguments, travels=False)
     except BaseException as error:
         raised = error
         raise
@@ -308,10 +307,6 @@ def _call(ticket: _Ticket, handler: Callable[..., object], *arguments: object) -
         ended.put(raised)
         del raised, ended  # What was raised leads to this frame.
     return None
-
-
-def _plainly(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    return function(*arguments, **options)
 
 
 def _run(

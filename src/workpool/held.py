@@ -42,7 +42,7 @@ from workpool.notes import Held, Note
 from workpool.records import Dead
 from workpool.twin import Lanes
 
-__all__ = ["HeldLanes"]
+__all__ = ["HeldLanes", "dead_of"]
 
 
 class HeldLanes(Lanes[K, E], Generic[K, E]):
@@ -136,13 +136,13 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
         """Give up on an event, and on those that failed with it; its lane moves up."""
         key, event = item
         note = self.notes.get(key) or Note()
-        dead = [Dead(key, opened(event), note.failures, note.error, note.failed, now)]
+        dead = [dead_of(key, event, note, now)]
         self.buried[dead[0]], self.holds[worker], self.dead, self.in_flight, self.asleep = (
             None, NOTHING, self.dead + 1, self.in_flight - 1, self.asleep + 1,
         )  # fmt: skip
         for _ in range(1, note.batch):
             behind: Any = self.lanes[key]
-            dead.append(Dead(key, opened(next(iter(behind))), note.failures, note.error, note.failed, now))
+            dead.append(dead_of(key, next(iter(behind)), note, now))
             self.buried[dead[-1]], self.dead, self.waiting, _ = None, self.dead + 1, self.waiting - 1, behind.popleft()
             note.marks, note.passed, note.delays = note.without(0)
         self._advance(key)
@@ -387,7 +387,7 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
     def _act_on(self, key: K, note: Note[E], place: int = 0) -> None:
         """See to those who wait for an event that has gone from a place of its lane. It may be done twice."""
         if place == 0:
-            note.failures, note.error, note.failed, note.batch = 0, "", None, 0  # All that is known of a head.
+            note.forget_failures()
         if note.line:
             self._let_in(note)
         if note.marks:
@@ -430,6 +430,11 @@ class HeldLanes(Lanes[K, E], Generic[K, E]):
         while len(self.buried) > self.max_dead:
             (oldest, _), self.dead_forgotten = self.buried.popitem(last=False), self.dead_forgotten + 1
             self.rubbish.append(oldest)
+
+
+def dead_of(key: K, event: E, note: Note[E], now: float) -> Dead:
+    """The record of an event that is given up on, with what is known of it."""
+    return Dead(key, opened(event), note.failures, note.error, note.failed, now)
 
 
 _SPARE = 16

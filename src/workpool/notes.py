@@ -38,6 +38,10 @@ class Note(Generic[E]):
     delays: deque[tuple[int, float]] | None = None
     """Which of its events may not start before when, the first first, by their places."""
 
+    def forget_failures(self) -> None:
+        """Know nothing of its head any more: that has ended, or another took its place."""
+        self.failures, self.error, self.failed, self.batch = 0, "", None, 0
+
     def is_blank(self) -> bool:
         """Whether it says nothing."""
         return not (self.failures or self.batch or self.parking or self.line or self.marks or self.delays)

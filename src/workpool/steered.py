@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, Generic
 
 from workpool.envelope import opened
-from workpool.held import HeldLanes
+from workpool.held import HeldLanes, dead_of
 from workpool.lanes import NOTHING, E, K
 from workpool.notes import Held, Note
 from workpool.records import Dead, Explanation
@@ -72,7 +72,7 @@ class SteeredLanes(HeldLanes[K, E], Generic[K, E]):
             return None
         note, (marks, passed, delays) = held.note, held.note.without(0)
         rest = replace(note, marks=marks, passed=passed, delays=delays)
-        dead = Dead(held.key, opened(held.event), note.failures, note.error, note.failed, now)
+        dead = dead_of(held.key, held.event, note, now)
         where = self._where(held)
         self.rubbish.append(held)  # Its envelope goes with it.
         try:

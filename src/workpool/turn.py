@@ -33,7 +33,7 @@ from workpool.lanes import E, K
 from workpool.mutex import Mutex
 from workpool.twin import Hand
 
-__all__ = ["AwaitedHandler", "Features", "Handler", "InContext", "Turn", "require_done"]
+__all__ = ["AwaitedHandler", "Features", "Handler", "InContext", "Turn", "in_context", "require_done"]
 
 Handler: TypeAlias = (
     Callable[[E], object]
@@ -197,7 +197,7 @@ class Turn(Generic[K, E]):
         """What calls the handler, and with what: the list of a batch is a copy, which it may take apart."""
         event = [*given.event] if self._features.batch else given.event
         arguments = (self._handler, event, given.delivery) if self._takes_delivery else (self._handler, event)
-        return _call if given.context is None else given.context.run, arguments
+        return in_context(given.context), arguments
 
     @contextmanager
     def _deliver(self) -> Iterator[_Given]:
@@ -282,8 +282,13 @@ def require_done(result: object, size: int) -> int:
     return result
 
 
-def _call(function: Callable[..., Any], *arguments: Any) -> Any:
-    return function(*arguments)
+def in_context(context: Context | None) -> Callable[..., Any]:
+    """What calls a function with a context, or with the one that is current."""
+    return _call if context is None else context.run
+
+
+def _call(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    return function(*arguments, **options)
 
 
 @coroutine

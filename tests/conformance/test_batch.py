@@ -30,11 +30,17 @@ class Log:
         return answer
 
 
+def filled(driver: Driver, handler: Any, events: int, **options: Any) -> Any:
+    """A pool with one worker, not started, and so many events of key "a"."""
+    pool = driver.pool(handler, workers=1, **options)
+    for event in range(events):
+        pool.add("a", event)
+    return pool
+
+
 def test_a_handler_gets_what_waits_of_one_key_together(driver: Driver) -> None:
     log = Log()
-    pool = driver.pool(log, workers=1, batch=3)
-    for event in range(5):
-        pool.add("a", event)
+    pool = filled(driver, log, 5, batch=3)
     pool.add("b", 10)
     with pool:
         pass
@@ -61,9 +67,7 @@ def test_while_it_runs_the_rest_waits_and_comes_to_no_other_worker(driver: Drive
 def test_what_failed_together_is_retried_together(driver: Driver) -> None:
     """Not with what came meanwhile: that has not failed."""
     log, clock = Log(ValueError(), ValueError()), FakeClock()
-    pool = driver.pool(log, workers=1, batch=3, clock=clock, on_failure=Retry(base=5, jitter="none"))
-    for event in range(2):
-        pool.add("a", event)
+    pool = filled(driver, log, 2, batch=3, clock=clock, on_failure=Retry(base=5, jitter="none"))
     pool.start()
     for attempt in (1, 2):
         eventually(lambda: pool.stats().retrying == 1 and pool.explain("a").attempt == attempt + 1)  # noqa: B023
@@ -76,9 +80,7 @@ def test_what_failed_together_is_retried_together(driver: Driver) -> None:
 
 def test_it_says_how_many_it_has_done(driver: Driver) -> None:
     log, clock = Log(2, 0, 1), FakeClock()
-    pool = driver.pool(log, workers=1, batch=4, clock=clock, on_failure=Retry(base=5, jitter="none"))
-    for event in range(6):
-        pool.add("a", event)
+    pool = filled(driver, log, 6, batch=4, clock=clock, on_failure=Retry(base=5, jitter="none"))
     pool.start()
     eventually(lambda: pool.stats().retrying == 1)
     stats = pool.stats()
@@ -99,9 +101,7 @@ def test_or_raises_it_with_the_reason(driver: Driver) -> None:
     error = BatchIncomplete(1)
     error.__cause__ = reason
     log = Log(error)
-    pool = driver.pool(log, workers=1, batch=3, on_failure=Park())
-    for event in range(3):
-        pool.add("a", event)
+    pool = filled(driver, log, 3, batch=3, on_failure=Park())
     pool.start()
     eventually(lambda: pool.parked() == ["a"])
     assert pool.explain("a").error == (
@@ -116,9 +116,7 @@ def test_or_raises_it_with_the_reason(driver: Driver) -> None:
 def test_all_of_it_is_all_of_it(driver: Driver, answer: int | None) -> None:
     """And fewer is a failure."""
     log = Log(answer)
-    pool = driver.pool(log, workers=1, batch=3)
-    for event in range(3):
-        pool.add("a", event)
+    pool = filled(driver, log, 3, batch=3)
     pool.start()
     if answer in (3, None):
         pool.drain(PATIENCE)
@@ -134,9 +132,7 @@ def test_all_of_it_is_all_of_it(driver: Driver, answer: int | None) -> None:
 
 @pytest.mark.parametrize("answer", [-1, 4, True, "3", 2.0, [1]])
 def test_what_is_no_number_of_them_is_an_error_and_none_is_done(driver: Driver, answer: Any) -> None:
-    pool = driver.pool(Log(answer), workers=1, batch=3)
-    for event in range(3):
-        pool.add("a", event)
+    pool = filled(driver, Log(answer), 3, batch=3)
     pool.start()
     with pytest.raises(HandlerError, match="a handler of batches") as raised:
         pool.drain(PATIENCE)
@@ -145,9 +141,7 @@ def test_what_is_no_number_of_them_is_an_error_and_none_is_done(driver: Driver, 
 
 def test_all_of_a_batch_are_skipped_each_by_itself(driver: Driver) -> None:
     log = Log(SkipEvent("no"), 1)
-    pool = driver.pool(log, workers=1, batch=3, on_failure=Skip())
-    for event in range(6):
-        pool.add("a", event)
+    pool = filled(driver, log, 6, batch=3, on_failure=Skip())
     pool.start()
     pool.drain(PATIENCE)
     assert [dead.event for dead in pool.dead()] == [0, 1, 2, 4, 5]
@@ -157,9 +151,7 @@ def test_all_of_a_batch_are_skipped_each_by_itself(driver: Driver) -> None:
 
 
 def test_of_the_dead_the_newest_are_kept(driver: Driver) -> None:
-    pool = driver.pool(Log(SkipEvent()), workers=1, batch=5, max_dead=2)
-    for event in range(5):
-        pool.add("a", event)
+    pool = filled(driver, Log(SkipEvent()), 5, batch=5, max_dead=2)
     with pool:
         pass
     assert [dead.event for dead in pool.dead()] == [3, 4]
@@ -168,9 +160,7 @@ def test_of_the_dead_the_newest_are_kept(driver: Driver) -> None:
 
 def test_a_batch_is_parked_as_it_is(driver: Driver) -> None:
     log = Log(ParkKey())
-    pool = driver.pool(log, workers=1, batch=3)
-    for event in range(2):
-        pool.add("a", event)
+    pool = filled(driver, log, 2, batch=3)
     pool.start()
     eventually(lambda: pool.parked() == ["a"])
     pool.add("a", 2)
@@ -186,9 +176,7 @@ def test_a_batch_is_parked_as_it_is(driver: Driver) -> None:
 
 def test_it_may_be_tried_again_by_its_own_wish(driver: Driver) -> None:
     log, clock = Log(RetryAfter(5)), FakeClock()
-    pool = driver.pool(log, workers=1, batch=3, clock=clock)
-    for event in range(3):
-        pool.add("a", event)
+    pool = filled(driver, log, 3, batch=3, clock=clock)
     pool.start()
     eventually(lambda: pool.stats().retrying == 1)
     clock.advance(5)
@@ -212,9 +200,7 @@ def test_a_delay_begins_another_batch(driver: Driver) -> None:
 
 def test_who_waits_for_room_in_the_lane_comes_in_as_a_batch_ends(driver: Driver) -> None:
     gate = Gate()
-    pool = driver.pool(gate, workers=1, batch=3, max_lane=2)
-    for event in range(3):
-        pool.add("a", event)
+    pool = filled(driver, gate, 3, batch=3, max_lane=2)
     pool.start()
     gate.wait_inside()
     adding = [in_thread(partial(pool.add, "a", event)) for event in (3, 4)]
@@ -251,9 +237,7 @@ def test_who_waits_for_room_in_the_pool_comes_in_as_a_batch_ends(driver: Driver)
 
 def test_a_flush_waits_for_all_of_a_batch(driver: Driver) -> None:
     gate = Gate()
-    pool = driver.pool(gate, workers=1, batch=2)
-    for event in range(3):
-        pool.add("a", event)
+    pool = filled(driver, gate, 3, batch=2)
     pool.start()
     gate.wait_inside()
     flushing = in_thread(partial(pool.flush, "a"))
@@ -280,9 +264,7 @@ def test_a_flush_of_the_first_of_a_batch_waits_for_that_batch_only(driver: Drive
 
 def test_a_stop_ends_a_batch_and_returns_what_was_not_in_it(driver: Driver) -> None:
     gate = Gate()
-    pool = driver.pool(gate, workers=1, batch=2)
-    for event in range(4):
-        pool.add("a", event)
+    pool = filled(driver, gate, 4, batch=2)
     pool.start()
     gate.wait_inside()
     stopping = in_thread(pool.stop)
@@ -299,9 +281,7 @@ def test_a_stop_returns_what_a_batch_has_not_done(driver: Driver) -> None:
         gate(events)
         return 1
 
-    pool = driver.pool(handle, workers=1, batch=3, on_failure=Retry())
-    for event in range(4):
-        pool.add("a", event)
+    pool = filled(driver, handle, 4, batch=3, on_failure=Retry())
     pool.start()
     gate.wait_inside()
     stopping = in_thread(pool.stop)
@@ -313,9 +293,7 @@ def test_a_stop_returns_what_a_batch_has_not_done(driver: Driver) -> None:
 
 def test_hooks_hear_of_batches(driver: Driver) -> None:
     heard = Heard()
-    pool = driver.pool(Log(1), workers=1, batch=3, hooks=heard, on_failure=Retry(attempts=2, base=0))
-    for event in range(3):
-        pool.add("a", event)
+    pool = filled(driver, Log(1), 3, batch=3, hooks=heard, on_failure=Retry(attempts=2, base=0))
     with pool:
         pass
     assert heard.of("a") == [
@@ -332,9 +310,7 @@ def test_a_batch_is_delivered_with_what_is_known_of_its_first(driver: Driver) ->
         if len(seen) == 1:
             raise ValueError
 
-    pool = driver.pool(handle, workers=1, batch=2, on_failure=Retry(base=0))
-    for event in range(3):
-        pool.add("a", event)
+    pool = filled(driver, handle, 3, batch=2, on_failure=Retry(base=0))
     with pool:
         pass
     assert seen == [([0, 1], "a", 1), ([0, 1], "a", 2), ([2], "a", 1)]
@@ -359,9 +335,7 @@ def test_its_error_is_of_a_number(wrong: Any) -> None:
 def test_one_that_has_done_all_and_raises_has_failed_whole(driver: Driver) -> None:
     """Which of them is not done cannot be told."""
     log = Log(BatchIncomplete(3))
-    pool = driver.pool(log, workers=1, batch=3, on_failure=Skip())
-    for event in range(3):
-        pool.add("a", event)
+    pool = filled(driver, log, 3, batch=3, on_failure=Skip())
     with pool:
         pass
     assert [dead.event for dead in pool.dead()] == [0, 1, 2]
@@ -414,9 +388,7 @@ def test_a_handler_may_take_its_list_apart(driver: Driver) -> None:
         while events:
             done.append(events.pop(0))
 
-    pool = driver.pool(handle, workers=1, batch=3, hooks=heard)
-    for event in range(3):
-        pool.add("a", event)
+    pool = filled(driver, handle, 3, batch=3, hooks=heard)
     with pool:
         pass
     assert done == [0, 1, 2]

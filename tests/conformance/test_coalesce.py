@@ -99,21 +99,20 @@ def test_a_newer_event_replaces_a_retry_and_starts_afresh(driver: Driver) -> Non
 
 
 def test_one_that_fails_is_not_retried_where_a_newer_one_waits(driver: Driver) -> None:
-    inside, go = threading.Event(), threading.Event()
+    gate = Gate()
     seen: list[tuple[int, int]] = []
 
     def handle(event: int, delivery: Any) -> None:
         seen.append((event, delivery.attempt))
+        gate(event)
         if event == 0:
-            inside.set()
-            assert go.wait(PATIENCE)
             raise ValueError
 
     pool = make(driver, handle, on_failure=Retry(base=1000)).start()
     pool.add("a", 0)
-    assert inside.wait(PATIENCE)
+    gate.wait_inside()
     pool.add("a", 1)
-    go.set()
+    gate.open.set()
     pool.drain(PATIENCE)
     assert seen == [(0, 1), (1, 1)]
     assert (pool.stats().handled, pool.stats().merged) == (1, 1)
@@ -141,19 +140,18 @@ def test_one_that_is_not_retried_for_a_newer_one_is_heard(driver: Driver, caplog
 
 
 def test_a_skip_is_a_skip(driver: Driver) -> None:
-    inside, go = threading.Event(), threading.Event()
+    gate = Gate()
 
     def handle(event: int) -> None:
+        gate(event)
         if event == 0:
-            inside.set()
-            assert go.wait(PATIENCE)
             raise SkipEvent
 
     pool = make(driver, handle).start()
     pool.add("a", 0)
-    assert inside.wait(PATIENCE)
+    gate.wait_inside()
     pool.add("a", 1)
-    go.set()
+    gate.open.set()
     pool.drain(PATIENCE)
     assert [(dead.key, dead.event, dead.attempts) for dead in pool.dead()] == [("a", 0, 1)]
     assert (pool.stats().handled, pool.stats().merged) == (1, 0)
@@ -175,19 +173,18 @@ def test_a_parked_key_stays_parked_with_the_newer_event(driver: Driver) -> None:
 
 
 def test_a_park_with_a_newer_event_behind_parks_that(driver: Driver) -> None:
-    inside, go = threading.Event(), threading.Event()
+    gate = Gate()
 
     def handle(event: int) -> None:
         assert event in (0, 2), "it was parked, and has started"
-        inside.set()
-        assert go.wait(PATIENCE)
+        gate(event)
         raise ParkKey
 
     pool = make(driver, handle).start()
     pool.add("a", 0)
-    assert inside.wait(PATIENCE)
+    gate.wait_inside()
     pool.add("a", 1)
-    go.set()
+    gate.open.set()
     eventually(lambda: pool.stats().parked == 1)
     assert pool.stats().merged == 1
     assert pool.skip_head("a").event == 1
@@ -269,19 +266,18 @@ def test_a_stop_returns_the_newest(driver: Driver) -> None:
 
 
 def test_where_the_pool_fails_what_failed_and_the_newer_one_are_left(driver: Driver) -> None:
-    inside, go = threading.Event(), threading.Event()
+    gate = Gate()
 
     def handle(event: int) -> None:
-        inside.set()
-        assert go.wait(PATIENCE)
+        gate(event)
         raise ValueError
 
     pool = make(driver, handle).start()
     pool.add("a", 0)
-    assert inside.wait(PATIENCE)
+    gate.wait_inside()
     pool.add("a", 1)
     pool.add("a", 2)
-    go.set()
+    gate.open.set()
     with pytest.raises(HandlerError) as raised:
         pool.drain(PATIENCE)
     assert (raised.value.event, raised.value.left) == (0, [("a", 0), ("a", 2)])

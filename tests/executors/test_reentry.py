@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-import threading
-from collections.abc import Iterator
-
 import pytest
 
 from executors.fakes import Factory, Inline
 from support import adds_up
 from tracer import Cut, Tracer, run_cut
 from workpool.executors import EventWorkerPool
-
-
-@pytest.fixture(autouse=True)
-def tracing_as_before() -> Iterator[None]:
-    before = sys.gettrace()
-    yield
-    sys.settrace(before)
-    threading.settrace(before)
 
 
 @pytest.mark.parametrize("word", ["run", "break", "lose", "cancel", "refuse"])

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
 from functools import partial
@@ -14,13 +13,6 @@ import pytest
 from support import PATIENCE, Gate, adds_up, in_thread
 from tracer import cut_calls
 from workpool import KeyedExecutor
-
-
-@pytest.fixture(autouse=True)
-def tracing_as_before() -> Iterator[None]:
-    before = sys.gettrace()
-    yield
-    sys.settrace(before)
 
 
 def cut_at_each_line(make_call: Callable[[KeyedExecutor, list[Any]], Callable[[], object]]) -> None:

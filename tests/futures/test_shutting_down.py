@@ -6,7 +6,7 @@ import logging
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future
 from concurrent.futures import wait as wait_for
 from functools import partial
@@ -34,13 +34,6 @@ def blocked(executor: KeyedExecutor, key: object = "busy") -> tuple[Gate, Future
 def quit_thread(future: object) -> None:
     """A done callback that is not logged and forgotten: only an `Exception` is."""
     raise SystemExit
-
-
-@pytest.fixture(autouse=True)
-def tracing_as_before() -> Iterator[None]:
-    before = sys.gettrace()
-    yield
-    sys.settrace(before)
 
 
 def lines_of(call: Callable[[], object]) -> int:

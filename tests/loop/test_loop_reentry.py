@@ -6,7 +6,7 @@ import asyncio
 import gc
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -21,13 +21,6 @@ from workpool.testing import FakeClock
 from workpool.twin import COMPILED
 
 INSIDE = "this thread is inside the pool already"
-
-
-@pytest.fixture(autouse=True)
-def tracing_as_before() -> Iterator[None]:
-    before = sys.gettrace()
-    yield
-    sys.settrace(before)
 
 
 def is_worker() -> bool:

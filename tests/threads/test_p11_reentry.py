@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import gc
 import signal
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
@@ -46,14 +45,6 @@ from workpool.testing import FakeClock
 from workpool.twin import COMPILED
 
 INSIDE = "this thread is inside the pool already"
-
-
-@pytest.fixture(autouse=True)
-def tracing_as_before() -> Iterator[None]:
-    before = sys.gettrace()
-    yield
-    sys.settrace(before)
-    threading.settrace(before)
 
 
 @pytest.mark.parametrize("lane", ["idle key", "second event", "third event"])

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gc
-import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context, ContextVar
 from functools import partial
@@ -25,14 +23,6 @@ FEATURES: list[dict[str, Any]] = [
     {"batch": 2},
     {"batch": 3, "max_burst": 2},
 ]
-
-
-@pytest.fixture(autouse=True)
-def tracing_as_before() -> Iterator[None]:
-    before = sys.gettrace()
-    yield
-    sys.settrace(before)
-    threading.settrace(before)
 
 
 def flat(events: Any) -> list[int]:

@@ -95,14 +95,14 @@ def read(records: list[Record]) -> Account:
 
 def superseded(account: Account, ended: set[int], merged: int) -> set[int]:
     """Events that are in no place, so many of those that a newer one of their key may have taken the place of."""
-    found = []
-    for lives in account.of_key.values():
+    found: list[Life] = []
+    for lives in account.of_key.values() if merged else ():
         newest = max(lives, key=lambda life: -1 if life.accepted == math.inf else life.accepted)
         for life in lives:
-            is_known = life.accepted < math.inf and account.of_event[life.number] is life
-            if is_known and not life.handled and life.number not in ended and life.called < newest.accepted < math.inf:
+            is_older = life is not newest and life.accepted < math.inf and life.called < newest.accepted
+            is_lost = not life.handled and life.number not in ended and account.of_event[life.number] is life
+            if is_older and is_lost:
                 found.append(life)
-        found = [life for life in found if life is not newest]
     return {life.number for life in sorted(found, key=lambda life: life.may_be_dead)[:merged]}
 
 
