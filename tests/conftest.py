@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import support
 import workpool
 from asyncio_pool import close_all
 from support import DRIVERS, PATIENCE, Driver
@@ -22,6 +23,11 @@ from workpool.twin import COMPILED
 pytest_plugins = ["pytester"]
 COPY = os.environ.get("WORKPOOL_TEST_COPY", "")
 assert workpool.__file__.startswith(COPY), "the copy that is to be tested is not the one that is imported"
+
+
+def pytest_configure() -> None:
+    """Keep the standard error: while a test runs it is captured, and what is known of a hang would be lost."""
+    support.standard_error = os.dup(2)
 
 
 def pytest_collection_finish() -> None:
@@ -45,7 +51,7 @@ def driver(request: pytest.FixtureRequest) -> Driver:
 @pytest.fixture(autouse=True)
 def no_endless_wait() -> Iterator[None]:
     """A test that hangs ends the run, with the stack of each thread, instead of holding it for ever."""
-    faulthandler.dump_traceback_later(5 * PATIENCE, exit=True)
+    support.end_a_hang()
     yield
     faulthandler.cancel_dump_traceback_later()
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import random
 import sys
 from collections.abc import Callable
 
-from support import PATIENCE
+from support import end_a_hang
 
 EVENTS = int(os.environ.get("WORKPOOL_STRESS_EVENTS", "1000000"))
 """How many events the history checker goes through in all stresses together."""
@@ -25,7 +24,7 @@ def play(share: float, play_round: Callable[[random.Random], int]) -> None:
     interval = sys.getswitchinterval()
     checked = rounds = 0
     while checked < EVENTS * share:
-        faulthandler.dump_traceback_later(5 * PATIENCE, exit=True)  # It is each round that may not hang.
+        end_a_hang()  # It is each round that may not hang.
         rng = random.Random(seed + rounds)
         sys.setswitchinterval(rng.choice([interval, 0.0001, 0.000001]))  # So that threads meet in narrow places too.
         try:

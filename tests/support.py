@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import subprocess
 import sys
@@ -21,6 +22,9 @@ from workpool.twin import COMPILED
 
 PATIENCE = float(os.environ.get("WORKPOOL_TEST_PATIENCE", "30"))
 """Seconds to wait for what must happen."""
+
+standard_error = 2
+"""Where it can be seen what a hang is, whatever is captured meanwhile."""
 
 reference_only = pytest.mark.skipif(
     COMPILED, reason="about lines or containers that only the reference has; tests/twin holds the twin to the same"
@@ -148,6 +152,11 @@ class Told:
 def no_text() -> object:
     """Tells nothing."""
     raise OSError("no text")
+
+
+def end_a_hang() -> None:
+    """From now on, end the run when a test lasts too long, with the stack of each thread; in place of the last call."""
+    faulthandler.dump_traceback_later(5 * PATIENCE, exit=True, file=standard_error)
 
 
 def wait(event: threading.Event) -> None:
