@@ -691,15 +691,32 @@ async def test_on_a_loop_what_is_wrong_is_seen_and_a_cut_add_may_be_either() -> 
         history.check(pool)
 
 
-def test_a_check_waits_for_a_collection_that_another_thread_makes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`gc.collect` does nothing meanwhile, and an event that was only waiting to be collected was called a residue."""
+def handled_and_garbage() -> Scripted:
+    """A pool of the script whose one event was handled, and waits to be collected, among what is old."""
     pool = Scripted()
     pool.accept("a1")
     pool.handle("a1")
     garbage: list[Any] = [pool.accepted.pop("a1")]
     garbage.append(garbage)
-    gc.collect()  # It is old then, and not found by the thread below, which looks at what is young.
-    del garbage
+    gc.collect()
+    return pool
+
+
+def test_a_check_is_not_content_with_a_collection_of_what_is_young(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One may come by itself just then."""
+    pool, collect = handled_and_garbage(), gc.collect
+
+    def collect_young() -> int:
+        monkeypatch.setattr(gc, "collect", collect)
+        return collect(0)
+
+    monkeypatch.setattr(gc, "collect", collect_young)
+    assert pool.history.violations(pool) == []
+
+
+def test_a_check_waits_for_a_collection_that_another_thread_makes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`gc.collect` does nothing meanwhile, and an event that was only waiting to be collected was called a residue."""
+    pool = handled_and_garbage()
     gate, collect = Gate(), gc.collect
 
     def hold(phase: str, _: object) -> None:

@@ -287,9 +287,9 @@ def _collect() -> None:
     """Collect garbage, even while another thread does: `gc.collect` would do nothing then."""
     me, collected = threading.get_ident(), False
 
-    def note(phase: str, _: object) -> None:
+    def note(phase: str, info: dict[str, int]) -> None:
         nonlocal collected
-        collected = collected or (phase == "stop" and threading.get_ident() == me)
+        collected = collected or (phase == "stop" and info["generation"] == 2 and threading.get_ident() == me)
 
     gc.callbacks.append(note)
     try:
