@@ -197,7 +197,7 @@ def record(
 
 @kubernetes.command()
 def rbac(
-    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="k8s:RESOURCE, as k8s:v1/pods.")],
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE", help="k8s:RESOURCE, as k8s:v1/pods.")],
     *,
     namespace: Namespace = None,
     kubeconfig: Kubeconfig = None,
