@@ -28,7 +28,7 @@ from workpool import (
     Stats,
 )
 from workpool.asyncio import EventWorkerPool as LoopPool
-from workpool.testing import BrokenPromise, History
+from workpool.testing import BrokenPromise, History, history
 
 
 class Scripted:
@@ -712,6 +712,15 @@ def test_a_check_is_not_content_with_a_collection_of_what_is_young(monkeypatch: 
 
     monkeypatch.setattr(gc, "collect", collect_young)
     assert pool.history.violations(pool) == []
+
+
+def test_a_check_does_not_wait_for_ever_for_a_collection_of_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A finaliser may be stuck in it. What was not collected is told then."""
+    pool = handled_and_garbage()
+    monkeypatch.setattr(history, "_COLLECTING", 0.0)
+    monkeypatch.setattr(gc, "collect", int)
+    [broken] = pool.history.violations(pool)
+    assert "has ended and is still referred to" in broken
 
 
 def test_a_check_waits_for_a_collection_that_another_thread_makes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ import time
 import weakref
 from collections.abc import Awaitable, Callable, Hashable, Iterator
 from contextlib import contextmanager
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 from workpool.arguments import seconds
 from workpool.errors import BatchIncomplete
@@ -45,6 +45,9 @@ from workpool.records import Dead, Stats
 from workpool.testing.checker import Account, Kind, Record, exactly_once, isolation, order, read, superseded
 
 __all__ = ["BrokenPromise", "History"]
+
+_COLLECTING: Final = 60.0
+"""Seconds to wait at most until the collection of another thread is over."""
 
 E = TypeVar("E")
 R = TypeVar("R")
@@ -284,8 +287,11 @@ def _events(given: Any) -> Any:
 
 
 def _collect() -> None:
-    """Collect garbage, even while another thread does: `gc.collect` would do nothing then."""
-    me, collected = threading.get_ident(), False
+    """Collect garbage, even while another thread does: `gc.collect` would do nothing then.
+
+    It does not wait for ever: a finaliser that is stuck holds up all collections of the process.
+    """
+    me, collected, end = threading.get_ident(), False, time.monotonic() + _COLLECTING
 
     def note(phase: str, info: dict[str, int]) -> None:
         nonlocal collected
@@ -293,7 +299,7 @@ def _collect() -> None:
 
     gc.callbacks.append(note)
     try:
-        while not collected:
+        while not collected and time.monotonic() < end:
             gc.collect()
             time.sleep(0)  # For the other thread.
     finally:
