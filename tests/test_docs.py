@@ -51,6 +51,11 @@ def test_every_name_of_a_link_is_defined_once_and_used(page: Path) -> None:
     assert sorted(defined) == sorted(set(REFERENCE.findall(prose(page))))
 
 
+def test_a_block_in_a_list_is_indented_as_the_site_reads_it(page: Path) -> None:
+    """By four: with less it ends the list there, and the items after it run together."""
+    assert not re.findall(r"^ {1,3}```.*$", page.read_text(), re.MULTILINE)
+
+
 def test_every_test_that_a_link_names_is_in_its_file(page: Path) -> None:
     for _, target, title in DEFINITION.findall(prose(page)):
         if title:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
@@ -27,10 +28,7 @@ from workpool.testing.kubernetes import ApiServer
 ROOT = Path(__file__).parents[3]
 CONTROLLER = ROOT / "examples" / "controller.py"
 PAGE = (ROOT / "docs" / "kubernetes.md").read_text("utf-8")
-BLOCKS = [
-    re.sub(r"^  ", "", block, flags=re.MULTILINE) if indent else block
-    for indent, block in re.findall(r"^( *)```python\n(.*?)^ *```$", PAGE, re.MULTILINE | re.DOTALL)
-]
+BLOCKS = [textwrap.dedent(block) for block in re.findall(r"^ *```python\n(.*?)^ *```$", PAGE, re.MULTILINE | re.DOTALL)]
 
 
 def block(text: str) -> str:
