@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.measure import Cell, Column, Table
 from benchmarks.reference import COMPILED
 from benchmarks.subjects import BOUNDED, MANY, OURS, REFERENCE
-from benchmarks.targets import list_targets, summarize
+from benchmarks.targets import Target, list_targets, summarize
 
 _PAGE = """\
 # Benchmarks
@@ -48,8 +48,8 @@ neither, for coroutines on one loop. None of these bounds its backlog by itself.
 
 ## Targets
 
-A figure is the worst of those that a target is for, and where it was taken. Ratios between two figures of one table are
-taken within a round too. Of {count}: {summary}. `python -m benchmarks --check` prints this list.
+A target holds for several figures, and the worst of them decides. A ratio between two figures of one table is taken
+within a round too. Of {count}: {summary}. `python -m benchmarks --check` prints the same.
 
 {targets}
 
@@ -68,7 +68,7 @@ def write_page(path: Path, tables: Mapping[str, Table], command: str) -> None:
         date=datetime.date.today().isoformat(),
         count=len(targets),
         summary=summarize(targets),
-        targets="\n".join(f"- {target}" for target in targets),
+        targets=_format_targets(targets),
         tables="\n".join(format_table(table) for table in tables.values()),
     )
     path.write_text(page, encoding="utf-8")
@@ -93,6 +93,13 @@ def format_table(table: Table) -> str:
     grid = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     parts = [f"## {table.title}", table.about, grid, *_compare(table)]
     return "\n\n".join(parts) + "\n"
+
+
+def _format_targets(targets: Iterable[Target]) -> str:
+    lines = [["target", "at most", "worst", "", "taken at"], ["---"] * 5]
+    for verdict, what, limit, worst, where in (target.cells for target in targets):
+        lines.append([what, limit, worst, verdict if verdict == "met" else f"**{verdict}**", where])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _format_cell(cell: Cell | None) -> str:

@@ -36,12 +36,18 @@ class Target:
             return "not measured"
         return "met" if max(self.figures.values()) <= self.limit else "short"
 
-    def __str__(self) -> str:
-        limit = f"at most {self.limit:g}{self.unit}"
+    @property
+    def cells(self) -> tuple[str, str, str, str, str]:
+        """The verdict, the target, its limit, the worst figure, and where that was taken."""
+        limit = f"{self.limit:g}{self.unit}"
         if not self.figures:
-            return f"{self.verdict}: {self.what}: {limit}"
+            return self.verdict, self.what, limit, "", ""
         where, worst = max(self.figures.items(), key=lambda item: item[1])
-        return f"{self.verdict}: {self.what}: {worst:.2f}{self.unit}, {limit} ({where})"
+        return self.verdict, self.what, limit, f"{worst:.2f}{self.unit}", where
+
+    def __str__(self) -> str:
+        verdict, what, limit, worst, where = self.cells
+        return f"{verdict}: {what}: " + (f"{worst}, at most {limit} ({where})" if worst else f"at most {limit}")
 
 
 @dataclass(frozen=True, slots=True)
