@@ -24,15 +24,16 @@ from workpool.sources.kubernetes import Event, label, watch
 class Controller:
     def __init__(self, api: CoreV1Api, namespace: str) -> None:
         self.api, self.namespace = api, namespace
-        self.apps: dict[str, dict[str, bool]] = {}  # Of each app, its pods, and whether each is ready.
+        self.apps: dict[str, dict[str, bool]] = {}  # By app and pod: is it ready?
         patient = Retry(attempts=8, base=0.5, cap=20, then=Skip())
-        self.pool: EventWorkerPool[Any, Event] = EventWorkerPool(self.follow, on_failure=patient)
+        self.pool = EventWorkerPool[Any, Event](self.follow, on_failure=patient)
         self.source = watch("v1/pods", namespace=namespace, key=label("app"), missing="skip", resync=600)
 
     def follow(self, event: Event) -> None:
         app, name = str(event.key), event.object["metadata"]["name"]
         if event.type == "MODIFIED" and (old := event.old_key) != app:
-            self.pool.add(old, Event("DELETED", event.object, old))  # Its old app is another lane: it hears of it too.
+            # Its old app is another lane, and has to hear of it too.
+            self.pool.add(old, Event("DELETED", event.object, old))
         pods = self.apps.setdefault(app, {})
         pods[name] = is_ready(event.object)
         if event.type == "DELETED":
@@ -42,8 +43,10 @@ class Controller:
         self.write(f"{app}-ready", pods)
 
     def write(self, name: str, pods: dict[str, bool]) -> None:
-        metadata = V1ObjectMeta(name=name, labels={"app.kubernetes.io/managed-by": "ready-pods"})
-        made = V1ConfigMap(metadata=metadata, data={"pods": " ".join(sorted(pod for pod in pods if pods[pod]))})
+        labels = {"app.kubernetes.io/managed-by": "ready-pods"}
+        metadata = V1ObjectMeta(name=name, labels=labels)
+        ready = " ".join(sorted(pod for pod in pods if pods[pod]))
+        made = V1ConfigMap(metadata=metadata, data={"pods": ready})
         try:
             if pods:
                 self.api.replace_namespaced_config_map(name, self.namespace, made)
@@ -56,13 +59,13 @@ class Controller:
                 self.api.create_namespaced_config_map(self.namespace, made)
 
     def run(self) -> None:
-        with self.pool, suppress(KeyboardInterrupt):  # Leaving the block handles what was added.
+        with self.pool, suppress(KeyboardInterrupt):  # Leaving the block drains.
             self.pool.run(self.source)
 
 
 def is_ready(pod: dict[str, Any]) -> bool:
     conditions = pod.get("status", {}).get("conditions") or []
-    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def test_the_first_example_passes(tmp_path: Path) -> None:
 
 
 def test_the_first_example_finds_what_the_page_says(tmp_path: Path) -> None:
-    seen = "    seen = ["
+    seen = "    seen = list("
     assert seen in BLOCKS[0]
     done = run(BLOCKS[0].replace(seen, f"    kubernetes_api.compact()\n{seen}"), tmp_path)
     assert "KeyError: 'resourceVersion'" in done.stdout
