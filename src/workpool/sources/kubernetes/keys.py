@@ -24,7 +24,9 @@ __all__ = ["Key", "KeyFunction", "Keys", "Missing", "MissingKey", "annotation", 
 KeyFunction: TypeAlias = Callable[[dict[str, Any]], Hashable]
 """Is given an object, decoded: `label` and `annotation` are cheaper."""
 Key: TypeAlias = Literal["namespace/name", "uid"] | KeyFunction
+"""What names the lane of an object: "namespace/name", "uid", or a function of the object."""
 Missing: TypeAlias = Literal["skip", "namespace/name", "fail"]
+"""What an object without a key does: "namespace/name" has it use that, "skip" leaves it out, "fail" ends the source."""
 
 SKIPPED = None
 """The key of an object that has none: None is never a key."""
