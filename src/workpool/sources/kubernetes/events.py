@@ -50,17 +50,17 @@ class Event:
         resync: bool = False,
         old_key: Hashable = None,
     ) -> None:
-        """Make one.
+        """Sources make events; you may make one for another lane, or for a test.
 
         Args:
-            type: See above, as for the others.
+            type: How the object differs from what came before.
             object: A dict; or what the server sent, the line of a watch.
-            key: See above.
+            key: The key that it is added under.
             old: As `object`; None for none.
-            synthetic: See above.
-            initial: See above.
-            resync: See above.
-            old_key: See above.
+            synthetic: Whether no server sent it.
+            initial: Whether it was there when the source started.
+            resync: Whether nothing has changed.
+            old_key: The key that the object was under before.
         """
         _set(self, "type", type)
         _set(self, "key", key)
