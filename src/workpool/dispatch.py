@@ -480,7 +480,8 @@ class Dispatch(SteeredLanes[K, E], Generic[K, E]):
 
     def _let_in(self, note: Note[E]) -> None:
         while note.line and self.state is State.OPEN and not self._is_lane_full(next(iter(note.line.values()))[0]):
-            self._enter(note.line)  # It wakes nobody: the lane was full, so its key is active.
+            if self._enter(note.line):  # A batch that is dead has left the lane empty, and the key is ready.
+                self.waking = False  # Not sent: the caller is told again.
 
     def _look_at_held(self) -> Crowd:
         eighth = max(1, self.max_backlog // 8)
@@ -493,8 +494,6 @@ class Dispatch(SteeredLanes[K, E], Generic[K, E]):
 
     def _weigh(self) -> None:
         """Look where the backlog sits, and warn once where half of the bound waits behind blocked keys (P3)."""
-        if not self._warned:
-            crowd = self.crowd()
-            if crowd.blocked >= self.half:
-                self.warning, self._warned = crowd, True
+        if not self._warned and (crowd := self.crowd()).blocked >= self.half:
+            self.warning, self._warned = crowd, True
         self.look = min(self.max_backlog, self.waiting + max(1, self.max_backlog // 8))

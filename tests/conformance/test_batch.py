@@ -212,6 +212,27 @@ def test_who_waits_for_room_in_the_lane_comes_in_as_a_batch_ends(driver: Driver)
     assert pool.stats().handled == 5
 
 
+def test_who_waits_for_room_in_the_lane_of_a_batch_that_is_skipped_is_handled(driver: Driver) -> None:
+    """The batch was all that the lane had, and no other event is there to wake a worker."""
+    gate = Gate()
+
+    def handle(events: list[int]) -> None:
+        gate(events)
+        if 0 in events:
+            raise ValueError
+
+    pool = filled(driver, handle, 2, batch=2, max_lane=1, on_failure=Skip())
+    pool.start()
+    gate.wait_inside()
+    adding = in_thread(partial(pool.add, "a", 2))
+    eventually(partial(has_line, pool))
+    gate.open.set()
+    adding()
+    eventually(partial(has_handled, pool, 1))
+    assert [dead.event for dead in pool.dead()] == [0, 1]
+    pool.drain(PATIENCE)
+
+
 def test_who_waits_for_room_in_the_pool_comes_in_as_a_batch_ends(driver: Driver) -> None:
     gate, go = Gate(), threading.Event()
 

@@ -451,9 +451,9 @@ def chosen(world: World, worker: int, item: tuple[str, Any] | None) -> None:
         world.holding[worker] = item
         if isinstance(core, Coalescing):
             world.unopened.add(worker)
-        elif world.batch > 1:
-            begin_batch(world, worker, item)
     follow_up(world)
+    if item is not None and world.batch > 1:
+        begin_batch(world, worker, item)
 
 
 def begin_batch(world: World, worker: int, item: tuple[str, int]) -> None:
@@ -513,7 +513,10 @@ def look(world: World, worker: int) -> None:
 
 
 def end(world: World, worker: int) -> None:
-    item = let_go(world, worker, len(world.batches.pop(worker, "1")) - 1)
+    pass_on(world, worker, let_go(world, worker, len(world.batches.pop(worker, "1")) - 1))
+
+
+def pass_on(world: World, worker: int, item: tuple[str, Any]) -> None:
     world.ended.append((item[0], opened(item[1])))
     found = world.core.next(worker, item[0])
     world.core.heed(item[0])
@@ -524,8 +527,9 @@ def go_on(world: World, worker: int) -> None:
     """End an event, and go on with the next of its key at once."""
     size = len(world.batches.pop(worker, "1"))
     item = let_go(world, worker, size - 1)
+    follow_up(world)
     if not world.core.may_go_on(item[0]):
-        world.holding[worker] = item  # A batch was all that there was: the worker ends it as any other.
+        pass_on(world, worker, item)  # A batch was all that there was: the worker ends it as any other.
         return
     hand = InHand(item)
     world.core.go_on(worker, hand, ended=False)
@@ -661,6 +665,7 @@ def leave(world: World, worker: int) -> None:
         Scope(keys=1, events=5, workers=1, policies=True, batch=3),
         Scope(keys=2, events=3, workers=1, bound=2, policies=True, batch=2),
         Scope(keys=1, events=4, workers=1, max_lane=2, policies=True, marks=1, batch=2),
+        Scope(keys=1, events=4, workers=1, max_lane=1, policies=True, batch=2),
         Scope(keys=1, events=3, workers=1, policies=True, delays=True, batch=2),
         Scope(keys=2, events=3, workers=1, policies=True, bursts=True),
         Scope(keys=1, events=3, workers=1, policies=True, delays=True, marks=1, max_lane=1, bursts=True),

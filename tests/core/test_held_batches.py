@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 import pytest
@@ -136,6 +137,18 @@ class TestFailingTogether:
         assert [(dead.event, dead.attempts, dead.error) for dead in core.buried] == [(0, 1, "no"), (1, 1, "no")]
         assert (core.dead, core.waiting, core.unhandled()) == (2, 1, [("a", 2)])
         assert core.notes["a"].marks == {"gate": 1}
+
+    def test_who_comes_into_a_lane_that_is_empty_then_is_woken_for(self) -> None:
+        """The adder waited behind all that there was, and its event is the first of an idle key."""
+        core, hand = make(0, 1)
+        core.max_lane = 1
+        core.note("a").line = OrderedDict({"adder": ("a", 2, None)})
+        core.note("a").batch = 2
+        core.failed(0, hand.item, Skip(), "no", 3.0)
+        assert core.admitted == ["adder"]
+        assert core.unhandled() == [("a", 2)]
+        assert core.wake()
+        core.check_invariants()
 
     def test_or_parked_and_one_is_skipped_by_hand(self) -> None:
         core, hand = make(0, 1, 2)
