@@ -163,7 +163,8 @@ class EventWorkerPool(Pool[K, E]):
                 async with asyncio.timeout(patience):
                     await gate
         except BaseException:
-            self._step(self._withdraw, gate, key)
+            if self._step(self._withdraw, gate, key) is None:
+                self._tell_added(key, event)  # It was accepted before the cancel came.
             raise
         self._require_let_in(gate, key, timeout)
         self._tell_added(key, event)
@@ -459,8 +460,7 @@ class EventWorkerPool(Pool[K, E]):
                 gate.set_result(None)
 
     def _strike(self, gate: Gate) -> None:
-        refusal = self._withdraw(gate, gate.key)
-        if refusal is not None:
+        if (refusal := self._withdraw(gate, gate.key)) is not None:
             self._core.refused[gate] = refusal  # For when it hears of it.
 
     def _leave(self, worker: int) -> None:

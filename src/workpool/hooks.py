@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import perf_counter
 from typing import Any, Final, Protocol
 
@@ -53,7 +53,7 @@ class Hooks(Protocol):
         return
 
     def failed(self, delivery: Delivery, event: Any, seconds: float, error: BaseException) -> None:
-        """A delivery ended with an error. What becomes of the event is for the policy, and told next."""
+        """A delivery ended with an error or a cancel. What becomes of the event is for the policy, and told next."""
         return
 
     def parked(self, key: Any) -> None:
@@ -99,7 +99,8 @@ class Hearing:
         except Exception:
             if not self._has_raised:
                 self._has_raised = True
-                _log.exception("pool %r: its hook %r raised; this is told once", self._pool, name)
+                with suppress(Exception):  # Logging that is broken hurts no more than the hook.
+                    _log.exception("pool %r: its hook %r raised; this is told once", self._pool, name)
 
     def tell_end(self, stats: Stats) -> None:
         """Call the hook for the end of the pool; once, however often its last worker leaves."""
@@ -114,7 +115,9 @@ class Hearing:
         start = perf_counter()
         try:
             yield
-        except Exception as error:
+        except GeneratorExit:
+            raise  # Of a coroutine that is given up with its loop: whoever finds that may be in the middle of anything.
+        except BaseException as error:
             self.tell("failed", delivery, event, perf_counter() - start, error)
             raise
         self.tell("succeeded", delivery, event, perf_counter() - start)

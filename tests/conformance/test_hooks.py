@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from support import PATIENCE, Driver, Gate, Heard, eventually, has_adders, has_handled, in_thread
-from workpool import HandlerError, ParkKey, PoolFull, Retry, RetryAfter, Skip, SkipEvent
-from workpool.hooks import METRICS
+from workpool import Delivery, HandlerError, ParkKey, PoolFull, Retry, RetryAfter, Skip, SkipEvent
+from workpool.hooks import METRICS, Hearing
 from workpool.testing import FakeClock
 
 
@@ -136,6 +136,28 @@ def test_a_failure_of_the_pool_is_heard_and_its_end(driver: Driver) -> None:
     assert [(stats.returned, stats.waiting) for stats in heard.last] == [(2, 0)]
 
 
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_each_delivery_that_is_heard_to_start_is_heard_to_end(driver: Driver, kind: type[BaseException]) -> None:
+    heard = Heard()
+
+    def handle(event: int) -> None:
+        raise kind
+
+    pool = driver.pool(handle, workers=1, hooks=heard).start()
+    pool.add("a", 0)
+    with pytest.raises(HandlerError):
+        pool.drain(PATIENCE)
+    assert heard.of("a") == [("started", 1, 0), ("failed", 1, 0, kind.__name__)]
+
+
+def test_but_not_where_it_never_does() -> None:
+    """A coroutine that is dropped with its loop is closed by whoever finds it, who must not be called from there."""
+    heard = Heard()
+    with pytest.raises(GeneratorExit), Hearing(heard, "default").telling(Delivery("a", 1), 0):
+        raise GeneratorExit
+    assert heard.all == [("started", "a", 1, 0)]
+
+
 class Hurting:
     """Raises whatever it hears."""
 
@@ -160,6 +182,20 @@ def test_one_that_raises_hurts_nothing_and_is_logged_once(driver: Driver, caplog
     [record] = [record for record in caplog.records if "hook" in record.getMessage()]
     assert "its hook" in record.getMessage()
     assert record.exc_info is not None
+
+
+def test_one_that_raises_hurts_nothing_where_it_cannot_be_logged(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handled: list[int] = []
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise OSError("logging is broken")
+
+    monkeypatch.setattr(logging.getLogger("workpool"), "exception", broken)
+    with driver.pool(handled.append, workers=1, hooks=Hurting()) as pool:
+        pool.add("a", 0)
+    assert handled == [0]
 
 
 def test_the_end_is_told_once_although_the_last_worker_may_leave_twice(driver: Driver) -> None:

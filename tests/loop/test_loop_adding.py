@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 
 from on_loop import Gate, begin, on_loop, tasks, turns, until
+from support import Heard
 from workpool import HandlerError, PoolClosed, PoolFull
 from workpool.asyncio import EventWorkerPool
 
 pytestmark = pytest.mark.usefixtures("each_loop")
 
 
-async def full(gate: Gate, bound: int = 2) -> EventWorkerPool[Any, Any]:
+async def full(gate: Gate, bound: int = 2, **options: Any) -> EventWorkerPool[Any, Any]:
     """One worker that stands still with event -1, and as many events behind it as may wait."""
-    pool: EventWorkerPool[Any, Any] = EventWorkerPool(gate, workers=1, max_backlog=bound).start()
+    pool: EventWorkerPool[Any, Any] = EventWorkerPool(gate, workers=1, max_backlog=bound, **options).start()
     await pool.add("a", -1)
     await gate.inside()
     for event in range(bound):
@@ -32,8 +33,8 @@ def waits(pool: EventWorkerPool[Any, Any], adders: int) -> Callable[[], bool]:
 
 @on_loop
 async def test_cancelling_an_add_that_waits_adds_nothing() -> None:
-    gate = Gate()
-    pool = await full(gate)
+    gate, heard = Gate(), Heard()
+    pool = await full(gate, hooks=heard)
     adds = [begin(pool.add("a", event)) for event in range(10, 13)]
     await until(waits(pool, 3))
     adds[1].cancel()
@@ -44,6 +45,7 @@ async def test_cancelling_an_add_that_waits_adds_nothing() -> None:
     await asyncio.gather(adds[0], adds[2])
     await pool.drain()
     assert gate.held == [-1, 0, 1, 10, 12]
+    assert heard.names().count("added") == 5
 
 
 @on_loop
@@ -86,8 +88,8 @@ async def test_an_add_that_is_cancelled_while_it_is_let_in_is_accepted_or_not(af
 
 @on_loop
 async def test_an_add_that_was_let_in_and_is_cancelled_before_it_hears_of_it_is_accepted_once() -> None:
-    gate = Gate()
-    pool = await full(gate)
+    gate, heard = Gate(), Heard()
+    pool = await full(gate, hooks=heard)
     add = begin(pool.add("a", 10))
     await until(waits(pool, 1))
     gate.open.set()
@@ -98,7 +100,7 @@ async def test_an_add_that_was_let_in_and_is_cancelled_before_it_hears_of_it_is_
         await add
     await pool.drain()
     assert gate.held == [-1, 0, 1, 10]
-    assert pool.stats().added == 4
+    assert pool.stats().added == heard.names().count("added") == 4
 
 
 @pytest.mark.parametrize("timeout", [0, 0.001])

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from on_loop import on_loop
-from support import PATIENCE
+from support import PATIENCE, Heard
 from workpool import Skip
 from workpool.asyncio import EventWorkerPool
 from workpool.testing import FakeClock
@@ -33,11 +33,13 @@ async def test_a_cancel_that_nobody_asked_for_fails_the_whole_batch() -> None:
         calls.append(events)
         raise asyncio.CancelledError
 
-    pool = EventWorkerPool[str, int](handle, workers=1, batch=3, on_failure=Skip())
+    heard = Heard()
+    pool = EventWorkerPool[str, int](handle, workers=1, batch=3, on_failure=Skip(), hooks=heard)
     for event in range(3):
         await pool.add("a", event)
     await pool.start().drain(PATIENCE)
     assert calls == [[0, 1, 2]]
+    assert [name for name, *_ in heard.of("a")] == ["started", "failed", "dead", "dead", "dead"]
     assert [dead.event for dead in pool.dead()] == [0, 1, 2]
 
 
