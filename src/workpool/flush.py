@@ -6,6 +6,7 @@ added meanwhile is behind them, so that a pool which is never idle can be flushe
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from time import monotonic
 from types import TracebackType
 from typing import Any, Generic, Self
@@ -46,15 +47,19 @@ class Flush(Generic[K, E]):
             raise RuntimeError("flush() in a handler would wait for the handler's own event")
         try:
             self._pool._step(self._make_marks)
+            return self
         except BaseException:
             self._pool._step(self._take_back)
             raise
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._pool._step(self._take_back)
+        try:
+            self._pool._step(self._take_back)
+        except BaseException:
+            self._pool._step(self._take_back)  # Once more, where it was cut short.
+            raise
 
     def is_over(self) -> bool:
         """Whether all has ended that there was.
@@ -86,8 +91,9 @@ class Flush(Generic[K, E]):
         core.lookouts.append(self._bell)
         for key in [key for key, _ in core.all_lanes()] if self._key is NOTHING else [self._key]:
             mark = self._marks[key] = _Mark(self, len(self._marks))
-            if core.mark(key, mark):
-                self._pending.add(mark.number)
+            self._pending.add(mark.number)  # First: cut after the mark is made, it has to be taken back.
+            if not core.mark(key, mark):
+                self._pending.discard(mark.number)
         if self._pending and self._pool._starter is None:
             raise RuntimeError(
                 f"pool {core.name!r} cannot be flushed: it was never started, and events wait; start() it"
@@ -106,8 +112,9 @@ class Flush(Generic[K, E]):
         core = self._pool._core
         if core.state in (State.STOPPING, State.ENDED) and (self._pending or core.left or core.failure):
             raise core.refusal("cannot be flushed")
-        for key in core.parked:
-            if (mark := self._marks.get(key)) and mark.number in self._pending:
+        fewer: Iterable[K] = core.parked if len(core.parked) < len(self._marks) else self._marks
+        for key in fewer:  # So that it is one look where one key is flushed, whatever is parked.
+            if key in core.parked and (mark := self._marks.get(key)) and mark.number in self._pending:
                 raise FlushIncomplete(
                     f"pool {core.name!r} cannot be flushed while key {describe(key)} is parked", key=key
                 )

@@ -188,6 +188,27 @@ def test_a_key_that_is_parked_while_it_is_waited_for(driver: Driver, how: str) -
     assert is_clean(pool)
 
 
+def test_how_many_other_keys_are_parked_is_no_matter(driver: Driver) -> None:
+    """To look whether one key is parked is one look, with the pool stopped for it, whatever is parked."""
+    looks: list[int] = []
+
+    class Key(int):
+        def __hash__(self) -> int:
+            looks.append(self)
+            return int(self)
+
+    pool = driver.pool(lambda event: None, workers=1).start()
+    for number in range(100):
+        pool.park(Key(number))
+        pool.add(Key(number), number)
+    eventually(lambda: pool.stats().parked == 100)
+    pool.add(Key(100), 100)
+    looks.clear()
+    pool.flush(Key(100), timeout=PATIENCE)
+    assert len(looks) < 50
+    pool.stop(PATIENCE)
+
+
 def test_that_another_key_is_parked_is_no_matter(driver: Driver) -> None:
     gate = Gate()
     pool = driver.pool(gate, workers=1).start()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context, ContextVar
 from functools import partial
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ import pytest
 from support import PATIENCE, Gate, Heard, adds_up, eventually, has_adders, in_thread, reference_only
 from tracer import Cut, Tracer, cut_calls, run_cut, start_traced
 from workpool import EventWorkerPool, HandlerError, Retry, Skip
+from workpool.flush import Flush
+from workpool.lanes import NOTHING
 from workpool.testing import FakeClock
 
 FEATURES: list[dict[str, Any]] = [
@@ -159,6 +162,28 @@ def test_an_add_that_is_cut_while_it_takes_a_place_is_accepted_or_not(state: str
             assert at > 20, "the tracer has seen no lines"
             return
     raise AssertionError("there is no end of lines")
+
+
+@pytest.mark.parametrize("key", ["a", NOTHING], ids=["a key", "all"])
+def test_a_flush_that_is_cut_leaves_nothing_behind(key: Any) -> None:
+    gate = Gate()
+    pool: EventWorkerPool[str, int] = EventWorkerPool(gate, workers=1).start()
+    pool.add("a", 0)
+    gate.wait_inside()
+    pool.add("b", 1)
+
+    def flush() -> None:
+        with Flush(pool, key, SimpleQueue(), None) as flushing:
+            assert not flushing.is_over()
+
+    core, was_cut, at = pool._core, True, 0
+    while was_cut:
+        at += 1
+        was_cut, where = cut_calls(flush, at)
+        assert not any([core.notes, core.audience, core.lookouts, core.admitted]), where
+    assert at > 20, "the tracer has seen no lines"
+    gate.open.set()
+    pool.drain(PATIENCE)
 
 
 class Value:
