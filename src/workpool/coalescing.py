@@ -131,6 +131,10 @@ class Coalescing(Dispatch[K, E], Generic[K, E]):
 
     # Steps.
 
+    def _is_lane_full(self, key: K) -> bool:  # noqa: ARG002
+        """Never: behind the first of a key there is one event at most, whose place a newer one takes."""
+        return False
+
     def _is_chosen(self, key: K) -> bool:
         """Whether a worker has what waits, and will open it: too late for a delay. O(workers)."""
         return not self.behind(key) and key in self.keys_in_flight()
@@ -148,8 +152,8 @@ class Coalescing(Dispatch[K, E], Generic[K, E]):
         waiting.event, newer.event, waiting.context, newer.context, self.added, self.merged = (
             newer.event, older, newer.context, context, added, merged,
         )  # fmt: skip
-        self._say("merged", key, older)
         try:
+            self._say("merged", key, older)
             self._begin_afresh(key, late)
         except BaseException:
             self._begin_afresh(key, late)

@@ -441,8 +441,9 @@ class Driver(Telling[K, E]):
         core, merged = self._core, self._core.merged
         if core.failed(worker, item, decision, text, self._clock.now()):
             self._nudge()
+        is_merged = core.merged > merged  # Before others are let in, who may take places too.
         self._follow_up()
-        if core.merged > merged:
+        if is_merged:
             return "a newer one takes its place"
         return "" if core.serving else "it is left by the stop"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support import PATIENCE, Driver, Gate, Heard, adds_up, eventually, has_handled, in_thread
+from support import PATIENCE, Driver, Gate, Heard, adds_up, eventually, has_adders, has_handled, in_thread
 from workpool import DrainIncomplete, HandlerError, ParkKey, PoolFull, Retry, Skip, SkipEvent
 from workpool.testing import FakeClock
 
@@ -137,6 +137,39 @@ def test_one_that_is_not_retried_for_a_newer_one_is_heard(driver: Driver, caplog
     ]  # fmt: skip
     [record] = caplog.records
     assert record.getMessage().endswith("raised at attempt 1: a newer one takes its place")
+
+
+def test_a_retry_is_told_as_one_although_who_waited_for_room_takes_the_place_of_another(
+    driver: Driver, caplog: pytest.LogCaptureFixture
+) -> None:
+    gates = {event: Gate() for event in ("fails", 0, 1, 2, 3)}
+
+    def handle(event: Any) -> None:
+        if event in gates:
+            gates[event](event)
+        if event == "fails":
+            pool.add("a", "from inside")
+            raise ValueError
+
+    policy = Retry(base=5, jitter="none")
+    pool = make(driver, handle, workers=2, max_backlog=10, on_failure=policy, clock=FakeClock()).start()
+    for event in ("fails", 0):
+        pool.add(event, event)
+        gates[event].wait_inside()
+    for event in range(1, 11):
+        pool.add(event, event)
+    adding = in_thread(partial(pool.add, "a", "waits"))
+    eventually(partial(has_adders, pool))
+    for event in range(3):
+        gates[event].open.set()
+        gates[event + 1].wait_inside()
+    gates["fails"].open.set()
+    adding()
+    eventually(lambda: bool(caplog.records))
+    assert (pool.stats().retrying, pool.stats().merged) == (1, 1)
+    assert "once more in 5 s" in caplog.records[0].getMessage()
+    gates[3].open.set()
+    pool.stop(PATIENCE)
 
 
 def test_a_skip_is_a_skip(driver: Driver) -> None:

@@ -99,6 +99,24 @@ class TestAdding:
         assert add(core, "a", 3) is False
         assert waiting(core) == [("a", 3)]
 
+    def test_who_waits_for_room_waits_for_no_lane(self) -> None:
+        """One that could merge at once does not wait until the event in flight has ended."""
+        core = make(("a", 1), max_backlog=2, max_lane=1, workers=2)
+        start(core)
+        add(core, "b", 2)
+        add(core, "c", 3)
+        assert add(core, "a", 4) is None
+        core.offer("a", Envelope(5), "inside", True)
+        item = core.take(1)
+        assert item is not None
+        core.open(*item)
+        assert core.next(1, "b") is not None
+        core.wake()
+        core.admit()
+        assert core.admitted == ["adder"]
+        assert waiting(core) == [("a", 4)]
+        core.check_invariants()
+
     def test_a_closed_pool_does_not_but_from_inside_a_drain(self) -> None:
         core = make(("a", 1))
         core.drain()
@@ -169,7 +187,8 @@ class TestAKeyThatRaises:
             core.accept("a", Envelope(1), None, True)
         assert core.latest == {}
 
-    def test_a_merge_that_is_cut_is_whole(self) -> None:
+    @pytest.mark.parametrize("where", ["it is told", "the key is let go"])
+    def test_a_merge_that_is_cut_is_whole(self, where: str) -> None:
         core = make(("a", 1))
         fail(core, start(core), 5.0)
         cuts: list[Any] = []
@@ -177,8 +196,12 @@ class TestAKeyThatRaises:
         class Cut(Core):
             __slots__ = ()
 
+            def _say(self, hook: str, *what: Any) -> None:
+                if where == "it is told":
+                    raise KeyboardInterrupt
+
             def _let_go(self, held: Any) -> None:
-                if not cuts:
+                if where == "the key is let go" and not cuts:
                     cuts.append(held)
                     raise KeyboardInterrupt
                 super()._let_go(held)

@@ -1656,8 +1656,8 @@ BUGS = [
     Bug(
         'a merged event is silent',
         'coalescing.py',
-        '        self._say("merged", key, older)\n        try:',
-        '        try:',
+        '            self._say("merged", key, older)\n            self._begin',
+        '            self._begin',
         'conformance/test_coalesce.py::test_each_that_is_merged_is_heard',
     ),
     Bug(
