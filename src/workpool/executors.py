@@ -151,7 +151,8 @@ class EventWorkerPool(ThreadsPool[K, E]):
                 ended = self._calls_to_start[ticket.call] = _Ended()
                 ended.context = copy_context() if self._features.contextvars else None
                 try:
-                    arguments = (event, delivery) if self._wants_delivery else (event,)
+                    whole: Any = [*event] if ticket.is_batch else event  # type: ignore[misc]  # As it was, if lost.
+                    arguments = (whole, delivery) if self._wants_delivery else (whole,)
                     future = [executor.submit(_call, ticket, self._remote, *arguments)]
                     submitted = True
                     raised = future.pop().result()  # Popped, for its exception would lead to this frame, and back.

@@ -50,6 +50,21 @@ def test_an_event_that_is_lost_is_delivered_again_before_any_later_one_of_its_ke
     assert [len(made.ends) for made in make.made] == [1] * len(make.made), "each is shut down, and once"
 
 
+def test_a_batch_that_is_lost_is_delivered_whole_although_its_handler_took_it_apart() -> None:
+    seen: list[list[int]] = []
+
+    def handle(events: list[int]) -> None:
+        seen.append([*events])
+        events.clear()
+
+    pool = EventWorkerPool[str, int](handle, executor=Factory(Inline("lose")), workers=1, batch=3)
+    for event in range(3):
+        pool.add("a", event)
+    pool.start().drain(PATIENCE)
+    assert seen == [[0, 1, 2]] * 2
+    assert pool.stats().handled == 3
+
+
 def test_deliveries_are_counted_in_what_the_handler_and_the_pool_tell_of_them() -> None:
     """One that an executor did not take was none."""
     handle = Seen()
