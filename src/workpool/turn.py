@@ -211,7 +211,9 @@ class Turn(Generic[K, E]):
                     require_done(given.result, given.size)
                     self._hand.ended = True
         except BaseException as error:
-            if self._features.batch and self._is_here():
+            if self._features.batch and self._is_here() and self._hand.ended:
+                self._pool._step(self._settle, given.size - 1, 0)  # A hook's, and not the handler's: that has done all.
+            elif self._features.batch and self._is_here():
                 done = error.done if isinstance(error, BatchIncomplete) and error.done < given.size else 0
                 self._pool._step(self._settle, done, given.size)
             raise

@@ -323,6 +323,22 @@ def test_hooks_hear_of_batches(driver: Driver) -> None:
     ]  # fmt: skip
 
 
+def test_a_batch_that_is_handled_has_ended_whatever_its_hook_raises(driver: Driver) -> None:
+    class Fatal(Heard):
+        def succeeded(self, delivery: Any, event: Any, seconds: float) -> None:
+            raise SystemExit
+
+    log = Log()
+    pool = filled(driver, log, 5, batch=3, hooks=Fatal())
+    pool.start()
+    with pytest.raises(HandlerError) as raised:
+        pool.drain(PATIENCE)
+    assert log.seen == [[0, 1, 2]]
+    assert raised.value.left == [("a", 3), ("a", 4)]
+    assert pool.stats().handled == 3
+    assert adds_up(pool.stats())
+
+
 def test_a_batch_is_delivered_with_what_is_known_of_its_first(driver: Driver) -> None:
     seen: list[Any] = []
 
