@@ -156,6 +156,7 @@ class Turn(Generic[K, E]):
         self._handler = handler
         self._takes_delivery = takes_delivery
         self._cancelled = cancelled
+        self._gone_on = 0
 
     def run(self) -> BaseException | bool | None:
         """Take turns as long as nothing else is to be done; returns as `Hand.run`."""
@@ -190,7 +191,8 @@ class Turn(Generic[K, E]):
                 given.result, self._hand.ended = await awaited, given.ends
             if not more or self._cancelled() or not self._goes_on():
                 return
-            if not more % _BURST:
+            self._gone_on += 1
+            if self._gone_on % _BURST == 0:
                 await _give_turn()
 
     def _call_of(self, given: _Given) -> tuple[Callable[..., Any], tuple[Any, ...]]:
