@@ -250,6 +250,7 @@ def explore(scope: Scope) -> tuple[int, int]:
     """
     is_heard = issubclass(scope.make, Coalescing) or scope.batch > 1 or scope.bursts
     core = scope.make(scope.bound, max_lane=scope.max_lane, heard=is_heard)
+    core.news = deque()  # Heard in each scope, also where nobody asks for it and adds take their short way.
     core.start(scope.workers)
     zeros = dict.fromkeys("abc"[: scope.keys], 0)
     first = World(core, scope.events, scope.marks, [None] * scope.workers, zeros, zeros, batch=scope.batch)
@@ -671,6 +672,9 @@ def leave(world: World, worker: int) -> None:
         Scope(keys=1, events=3, workers=1, policies=True, delays=True, marks=1, max_lane=1, bursts=True),
         Scope(keys=1, events=4, workers=1, bound=2, policies=True, bursts=True, batch=2),
         Scope(keys=1, events=3, workers=2, policies=True, delays=True, bursts=True, make=Coalescing),
+        Scope(keys=2, events=3, workers=1, bound=1, policies=True, make=Coalescing),
+        Scope(keys=1, events=4, workers=1, bound=1, max_lane=1, policies=True, bursts=True, make=Coalescing),
+        Scope(keys=1, events=3, workers=1, policies=True, delays=True, marks=1, bursts=True, batch=2),
     ],
     ids=lambda scope: (
         f"{scope.keys} keys, {scope.events} events, {scope.workers} workers, bound {scope.bound}"
