@@ -480,6 +480,22 @@ def test_r27_events_under_a_third_key_wait_for_those_under_the_second(server: Ap
     assert follower.told()[5:] == ["MODIFIED a", "MODIFIED a"]
 
 
+def test_r27_an_object_that_takes_the_place_of_one_that_moves_comes_after_it(server: ApiServer, follow: Any) -> None:
+    gate = Gate()
+    follower = follow(handle=lambda event: gate(event) if event.key == "A" else None, key=label("app"))
+    gate.wait_inside()
+    server.wait_for_watches(1)
+    server.patch("v1/pods", "a", {"metadata": {"labels": {"app": "Y"}}})
+    server.delete("v1/pods", "a")
+    server.create("v1/pods", pod("a", app="Y"))
+    server.create("v1/pods", pod("d", app="Z"))
+    follower.wait_for(lambda: "ADDED d" in follower.told())  # What would have overtaken it has done so.
+    gate.open.set()
+    follower.wait_for_events(7)
+    follower.wait_for_state()
+    assert [each.type for each in follower.events if each.key == "Y"] == ["MODIFIED", "DELETED", "ADDED"]
+
+
 def test_r27_a_key_that_is_parked_holds_what_has_left_it(server: ApiServer, follow: Any) -> None:
     follower = follow(key=label("app"))
     follower.wait_for_events(3)

@@ -1,9 +1,12 @@
 """Objects between two keys: what comes of one waits until its events under its old key are over (R27).
 
 No other object waits for that, nor does the reader. It is kept here, in order, and a thread adds it, which is started
-for the first object that moves. So events have two ways into the pool, and those of one object only ever one:
+for the first object that moves. So events have two ways into the pool, and those of one name only ever one:
 
     in `kept`: by the thread        else: by the reader
+
+By its name, and not by its uid: an object that takes the place of another, under the same key, comes after the end of
+that one.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ class Moving:
     def __init__(self, intake: Intake[Hashable, Event]) -> None:
         self._intake = intake
         self._kept: dict[str, deque[Emit]] = {}
-        """By uid: the events of each object that is moving; the first waits for those under the old key."""
+        """By name: the events of each object that is moving; the first waits for those under the old key."""
         self._count = 0
         self._closed = False
         self._changed = threading.Condition()
@@ -51,13 +54,13 @@ class Moving:
         return all(self._add(step) for step in steps)
 
     def _add(self, step: Emit) -> bool:
-        event, uid = step.event, step.uid
+        event, name = step.event, step.name
         with self._changed:
-            kept = self._kept.get(uid)
+            kept = self._kept.get(name)
             if kept is None:
-                if step.after is None or not self._intake.mark(step.after, _Move(self._over, uid)):
+                if step.after is None or not self._intake.mark(step.after, _Move(self._over, name)):
                     return self._intake.add(event.key, event)
-                kept = self._kept[uid] = deque()
+                kept = self._kept[name] = deque()
                 self._start()
             kept.append(step)
             self._count += 1
@@ -93,7 +96,7 @@ class Moving:
 
     def _go_on(self, move: _Move) -> bool:
         """Add what was kept of an object, up to where it moves once more; False where the intake is closed."""
-        kept = self._kept[move.uid]
+        kept = self._kept[move.name]
         while True:
             event = kept[0].event
             if not self._intake.add(event.key, event):
@@ -102,7 +105,7 @@ class Moving:
             self._count -= 1
             self._changed.notify_all()
             if not kept:
-                del self._kept[move.uid]
+                del self._kept[move.name]
                 return True
             after = kept[0].after
             if after is not None and self._intake.mark(after, move):
@@ -112,8 +115,8 @@ class Moving:
 class _Move:
     """The gate where an object waits to be done with its old key."""
 
-    def __init__(self, over: SimpleQueue[Any], uid: str) -> None:
-        self.uid = uid
+    def __init__(self, over: SimpleQueue[Any], name: str) -> None:
+        self.name = name
         self._over = over
 
     def put(self, _: None) -> None:

@@ -380,26 +380,26 @@ class Reflector:
                 yield from self._remove(name, known)
             return
         if known is None:
-            yield Emit(Event("ADDED", item.cheapest, key, initial=initial), item.uid)
+            yield Emit(Event("ADDED", item.cheapest, key, initial=initial), name)
         else:
             old = known.line if self._keep_old else None
             event = Event("MODIFIED", item.cheapest, key, old, old_key=last)
-            yield Emit(event, item.uid, None if key == last else last)
+            yield Emit(event, name, None if key == last else last)
         self.known[name] = Known(item.uid, item.version, key, item.line if self._keep_old else shorten(item.line))
 
     def _remove(self, name: str, known: Known, line: bytes | None = None) -> Steps[None]:
         """Tell that an object is gone, as the server has said it or (R18) as it was last known."""
         old = known.line if self._keep_old else None
         event = Event("DELETED", line or known.line, known.key, old, synthetic=line is None, old_key=known.key)
-        yield Emit(event, known.uid)
+        yield Emit(event, name)
         del self.known[name]
         if not self.known:
             self.known = {}  # A dict that grew never shrinks by itself.
 
     def _repeat(self) -> Steps[None]:
-        for known in list(self.known.values()):
+        for name, known in list(self.known.items()):
             event = Event("MODIFIED", known.line, known.key, known.line, resync=True, old_key=known.key)
-            yield Emit(event, known.uid)
+            yield Emit(event, name)
         self._resync_due = self._now + self._resync
 
     # What goes wrong.

@@ -83,8 +83,8 @@ class Emit:
     """Add an event to the pool."""
 
     event: Event
-    uid: str
-    """Of the object."""
+    name: str
+    """Of the object: its namespace and name."""
     after: Hashable | None = None
     """The key of the object's earlier events where that was another: they are to be over first (R27)."""
 
