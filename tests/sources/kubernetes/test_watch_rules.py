@@ -530,6 +530,15 @@ def test_r28_an_object_without_a_key_may_end_the_source(server: ApiServer, tmp_p
     follower.pool.drain(PATIENCE)
 
 
+def test_r28_what_came_before_an_object_without_a_key_is_handled(server: ApiServer, tmp_path: Path) -> None:
+    server.patch("v1/pods", "c", {"metadata": {"labels": {"app": None}}})
+    follower = Follower(server, tmp_path, key=label("app"), missing="fail")
+    with pytest.raises(LookupError, match="default/c has no key"):
+        follower.pool.run(follower.source)
+    follower.pool.drain(PATIENCE)
+    assert sorted(follower.told()) == ["ADDED a", "ADDED b"]
+
+
 def test_r28_a_function_that_raises_ends_nothing(
     server: ApiServer, follow: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

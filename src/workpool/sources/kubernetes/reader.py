@@ -97,9 +97,9 @@ class Reader:
         if isinstance(step, Emit):
             self._accepted.append(step)
             if len(self._accepted) >= MANY:
-                self._add()
+                self.flush()
             return Accepted()
-        self._add()
+        self.flush()
         if isinstance(step, Read):
             assert self._stream is not None
             return self._stream.read(step.seconds)
@@ -116,7 +116,12 @@ class Reader:
             self._synced()
         return Done()
 
-    def _add(self) -> None:
+    def flush(self) -> None:
+        """Add what was said to be accepted: before whatever is not an event, the end included.
+
+        Raises:
+            Stopped, PoolClosed, HandlerError: As for `do`.
+        """
         accepted, self._accepted = self._accepted, []
         if accepted and not self._moving.add(accepted):
             raise Stopped

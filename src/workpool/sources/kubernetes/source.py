@@ -196,6 +196,7 @@ class KubernetesSource:
             step = reflector.step
             while not isinstance(step, Ended):
                 step = reflector.answer(reader.do(step), monotonic(), random())
+            reader.flush()
         finally:
             intake.close()
             reader.hang_up()
