@@ -634,6 +634,15 @@ def test_r31_stop_while_it_waits_for_the_next_try(server: ApiServer, follow: Any
     follower.running()
 
 
+def test_r31_stop_while_its_name_is_looked_up(server: ApiServer, follow: Any) -> None:
+    server.inject("discover", Hang(after=None), times=None)
+    follower = follow("pods")
+    server.wait_for_requests(1, "discover")
+    follower.source.stop()
+    follower.running()
+    assert follower.events == []
+
+
 def test_r31_stop_from_a_handler_and_before_it_is_read(server: ApiServer, tmp_path: Path) -> None:
     follower = Follower(server, tmp_path, handle=lambda _: follower.source.stop())
     follower.pool.run(follower.source)

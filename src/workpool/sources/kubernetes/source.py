@@ -186,7 +186,12 @@ class KubernetesSource:
                 break
 
     def _read(self, intake: Intake[Any, Any], moving: Moving) -> None:
-        path = find(self._client, self._resource).path(self._namespace)
+        try:
+            path = find(self._client, self._resource).path(self._namespace)
+        except KubernetesError as error:
+            if self._stopping.is_set():  # To be interrupted is no failure.
+                raise Stopped from error
+            raise
         reader = Reader(
             self._client, path, self._query, moving, self._stopping,
             idle=self._idle, synced=self._sync, name=self.name,
