@@ -401,18 +401,35 @@ def test_r14_401_asks_for_new_credentials_once_and_then_waits() -> None:
     assert step == Report("watch", "401: Unauthorized", 401, 0.0)
     assert isinstance(script.answer(Done()), Wait)
     assert script.step.why == step
-    script.settle()
-    script.says(Failure(401))
-    assert script.waits() == [1.2, 2.4]
-    script.says(Opened())
-    script.says(End(), 2.0)
-    assert script.answer(Failure(401)) == Refresh(), "once for each time that they were taken"
 
 
-def test_r14_credentials_that_cannot_be_had_are_reported() -> None:
+def test_r14_credentials_that_were_taken_may_be_asked_for_again_at_once() -> None:
+    script = listed()
+    for _ in range(2):
+        assert script.answer(Failure(401)) == Refresh()
+        script.says(Done())
+        script.says(Opened())
+        script.says(End(), 2.0)
+    assert script.waits() == []
+
+
+def test_r14_credentials_are_asked_for_once_more_after_each_wait() -> None:
+    """Whoever is told to log in again may do so at any time."""
+    script = listed()
+    for _ in range(3):
+        assert script.answer(Failure(401)) == Refresh()
+        assert script.says(Done()) == []
+        script.says(Failure(401))
+    assert script.waits() == [1.2, 2.4, 4.8]
+    assert script.answer(Failure(401)) == Refresh()
+
+
+def test_r14_credentials_that_cannot_be_had_are_reported_and_asked_for_again() -> None:
     script = Script()
     script.answer(Failure(401))
     assert script.answer(Failure(error="no token")) == Report("list", "no token")
+    script.settle()
+    assert script.answer(Failure(401)) == Refresh()
 
 
 @pytest.mark.parametrize("status", [403, 404])

@@ -258,6 +258,17 @@ def test_r14_a_token_that_has_changed_is_read_again(tmp_path: Path) -> None:
         follower.wait_for_state()
 
 
+def test_r14_whoever_logs_in_again_while_it_is_refused_is_believed(tmp_path: Path) -> None:
+    with ApiServer(token="first") as server, Follower(server, tmp_path) as follower:
+        server.wait_for_watches(1)
+        server.token = "second"
+        server.strike(End())
+        server.wait_for_requests(6, "watch")
+        server.write_kubeconfig(tmp_path / "kubeconfig")
+        server.create("v1/pods", pod("a"))
+        follower.wait_for_state()
+
+
 @pytest.mark.parametrize("code", [401, 403, 404])
 def test_r14_no_permission_is_reported_and_ends_nothing(
     server: ApiServer, follow: Any, code: int, caplog: pytest.LogCaptureFixture

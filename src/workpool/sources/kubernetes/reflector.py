@@ -161,7 +161,7 @@ class Reflector:
         self._failing: float | None = None
         """Since when nothing has succeeded."""
         self._refreshed = False
-        """New credentials were asked for, and nothing has succeeded since."""
+        """New credentials were asked for, and since then nothing has succeeded, and no wait is over."""
         self._expired = False
         """The cursor was forgotten, and has not moved by a line since: a second time needs a better list."""
         self._resync_due = math.inf
@@ -405,7 +405,7 @@ class Reflector:
     # What goes wrong.
 
     def _fail(self, what: Literal["list", "watch"], failure: Failure) -> Steps[None]:
-        """Report a failure and wait; or, of the first that is for want of credentials, get new ones (R14)."""
+        """Report a failure and wait; or, where it is for want of credentials, get new ones first, once a wait (R14)."""
         if failure.status == 401 and not self._refreshed:
             self._refreshed = True
             answer = yield Refresh()
@@ -419,6 +419,7 @@ class Reflector:
             raise _Over(report)
         yield report
         yield Wait(self._backoff.next(self._now, self._random, failure.wait), report)
+        self._refreshed = False  # Meanwhile somebody may have logged in.
 
     def _succeed(self) -> None:
         self._failing = None
