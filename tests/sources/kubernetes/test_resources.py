@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 from sources.kubernetes.world import document
+from workpool.sources.kubernetes import watch
 from workpool.sources.kubernetes.client import Client
 from workpool.sources.kubernetes.errors import (
     Forbidden,
@@ -266,3 +267,9 @@ def test_a_path_that_there_is_not() -> None:
     for namespace in ("", "a/b", "Shop", "..", "shop\n", "a.b"):
         with pytest.raises(ValueError, match="is no name of a namespace"):
             PODS.path(namespace)
+
+
+@pytest.mark.parametrize(("resource", "namespace"), [("a/b/c/d", None), ("v1/pods", ""), ("pods", "Shop")])
+def test_a_watch_of_what_cannot_be_is_refused_before_anything_is_asked(resource: str, namespace: str | None) -> None:
+    with pytest.raises(ValueError, match=r"is no resource: |is no name of a namespace"):
+        watch(resource, namespace=namespace, kubeconfig="/nowhere")

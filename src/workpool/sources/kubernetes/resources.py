@@ -23,7 +23,7 @@ from workpool.sources.kubernetes.errors import Forbidden, KubernetesError, NoClu
 from workpool.sources.kubernetes.objects import BAD
 from workpool.sources.kubernetes.steps import Failure, Page
 
-__all__ = ["Resource", "find"]
+__all__ = ["Resource", "check_names", "find"]
 
 TIMEOUT: Final = 10.0
 """Seconds of silence after which a look-up is given up."""
@@ -68,9 +68,20 @@ class Resource:
             return f"{root}/{self.plural}"
         if self.namespaced is False:
             raise ValueError(f"{self.name} are in no namespace: leave it out")
-        if not _NAMESPACE.fullmatch(namespace):
-            raise ValueError(f"{namespace!r} is no name of a namespace")
+        _check_namespace(namespace)
         return f"{root}/namespaces/{namespace}/{self.plural}"
+
+
+def check_names(name: str, namespace: str | None) -> None:
+    """Refuse what can be no resource, or no namespace; the server is not asked.
+
+    Raises:
+        ValueError: Either is none.
+    """
+    if not any(form.fullmatch(name) for form in (_IN_GROUP, _IN_CORE, _WORD)):
+        raise ValueError(f'{name!r} is no resource: write group/version/plural, as "apps/v1/deployments" or "v1/pods"')
+    if namespace is not None:
+        _check_namespace(namespace)
 
 
 def find(client: Client, name: str) -> Resource:
@@ -89,9 +100,9 @@ def find(client: Client, name: str) -> Resource:
         return Resource(match[1], match[2], match[3])
     if match := _IN_CORE.fullmatch(name):
         return Resource("", match[1], match[2])
+    check_names(name, None)
     match = _WORD.fullmatch(name)
-    if match is None:
-        raise ValueError(f'{name!r} is no resource: write group/version/plural, as "apps/v1/deployments" or "v1/pods"')
+    assert match is not None
     word, group = match[1].lower(), match[2]
     try:
         served, silent = _look_up(client, word, group)
@@ -118,6 +129,11 @@ class _Served:
     """Its plural, its singular and its kind, in lower case."""
     short_names: frozenset[str]
     watchable: bool
+
+
+def _check_namespace(namespace: str) -> None:
+    if not _NAMESPACE.fullmatch(namespace):
+        raise ValueError(f"{namespace!r} is no name of a namespace")
 
 
 def _look_up(client: Client, word: str, group: str | None) -> tuple[list[_Served], list[str]]:

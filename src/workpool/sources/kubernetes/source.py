@@ -17,7 +17,7 @@ from workpool.sources.kubernetes.moving import Moving
 from workpool.sources.kubernetes.objects import read_page
 from workpool.sources.kubernetes.reader import Reader, Stopped
 from workpool.sources.kubernetes.reflector import Reflector
-from workpool.sources.kubernetes.resources import find
+from workpool.sources.kubernetes.resources import check_names, find
 from workpool.sources.kubernetes.steps import Ended, Failure, Page
 
 __all__ = ["KubernetesSource", "watch"]
@@ -82,7 +82,8 @@ def watch(
         Reflector, key=key, missing=missing, keep_old=keep_old, limit=limit, from_cache=from_cache,
         streaming=streaming, idle=idle, resync=resync, give_up_after=give_up_after,
     )  # fmt: skip
-    make(0.0, 0.0)  # It looks at the arguments.
+    check_names(resource, namespace)
+    make(0.0, 0.0)  # It looks at the other arguments.
     selectors = {"labelSelector": selector, "fieldSelector": field_selector}
     query = {name: value for name, value in selectors.items() if value}
     return KubernetesSource(Client.load(kubeconfig, context), resource, namespace, query, idle=idle, make=make)
