@@ -97,6 +97,22 @@ def test_what_is_not_there_and_what_is_there_already_is_refused() -> None:
     assert refused(error) == (404, "NotFound")
 
 
+def test_a_refusal_names_the_group_of_the_resource() -> None:
+    store, deployments = Store(), Resource.of("apps/v1/deployments", "Deployment")
+    made = store.create(deployments, {"metadata": {"name": "a"}, "spec": {}}, NOW)
+    store.patch(deployments, "a", {"spec": {"x": 1}}, "default")
+    refusals: dict[str, Callable[[], object]] = {
+        'deployments.apps "b" not found': lambda: store.get(deployments, "b", "default"),
+        'deployments.apps "a" already exists': lambda: store.create(deployments, made, NOW),
+        'Operation cannot be fulfilled on deployments.apps "a": the object': lambda: store.update(deployments, made),
+    }
+    for message, refuse in refusals.items():
+        with pytest.raises(ApiError, match=message) as error:
+            refuse()
+        details = error.value.status["details"]
+        assert list(details.items())[1:] == [("group", "apps"), ("kind", "deployments")]
+
+
 def test_a_deleted_object_has_the_version_of_its_deletion() -> None:
     store = Store()
     store.create(PODS, pod("a"), NOW)

@@ -77,11 +77,10 @@ def forbidden(
 ) -> dict[str, Any]:
     """403: no role allows it."""
     message = (
-        f'{plural} is forbidden: User "{user}" cannot {verb} resource "{plural}" in API group "{group}" '
-        "at the cluster scope"
+        f'{_qualified(plural, group)} is forbidden: User "{user}" cannot {verb} resource "{plural}" in API group '
+        f'"{group}" at the cluster scope'
     )
-    details = {"group": group, "kind": plural} if group else {"kind": plural}
-    return status(403, "Forbidden", message, details=details)
+    return status(403, "Forbidden", message, details=_details("", plural, group))
 
 
 def unknown_resource() -> dict[str, Any]:
@@ -89,9 +88,10 @@ def unknown_resource() -> dict[str, Any]:
     return status(404, "NotFound", "the server could not find the requested resource", details={})
 
 
-def not_found(plural: str, name: str) -> dict[str, Any]:
+def not_found(plural: str, name: str, group: str = "") -> dict[str, Any]:
     """404: no such object."""
-    return status(404, "NotFound", f'{plural} "{name}" not found', details={"name": name, "kind": plural})
+    message = f'{_qualified(plural, group)} "{name}" not found'
+    return status(404, "NotFound", message, details=_details(name, plural, group))
 
 
 def method_not_allowed() -> dict[str, Any]:
@@ -100,19 +100,17 @@ def method_not_allowed() -> dict[str, Any]:
     return status(405, "MethodNotAllowed", message, details={})
 
 
-def already_exists(plural: str, name: str) -> dict[str, Any]:
+def already_exists(plural: str, name: str, group: str = "") -> dict[str, Any]:
     """409: created before."""
-    details = {"name": name, "kind": plural}
-    return status(409, "AlreadyExists", f'{plural} "{name}" already exists', details=details)
+    message = f'{_qualified(plural, group)} "{name}" already exists'
+    return status(409, "AlreadyExists", message, details=_details(name, plural, group))
 
 
-def conflict(plural: str, name: str) -> dict[str, Any]:
-    """409: an update of a version that is not the present one."""
-    message = (
-        f'Operation cannot be fulfilled on {plural} "{name}": the object has been modified; '
-        "please apply your changes to the latest version and try again"
-    )
-    return status(409, "Conflict", message, details={"name": name, "kind": plural})
+def conflict(plural: str, name: str, group: str = "", reason: str = "") -> dict[str, Any]:
+    """409: an update of a version that is not the present one, unless another reason is given."""
+    modified = "the object has been modified; please apply your changes to the latest version and try again"
+    message = f'Operation cannot be fulfilled on {_qualified(plural, group)} "{name}": {reason or modified}'
+    return status(409, "Conflict", message, details=_details(name, plural, group))
 
 
 def expired(message: str) -> dict[str, Any]:
@@ -155,3 +153,12 @@ def too_large(version: int, current: int) -> dict[str, Any]:
     cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
     message = f"Timeout: Too large resource version: {version}, current: {current}"
     return status(504, "Timeout", message, details={"causes": [cause], "retryAfterSeconds": 1})
+
+
+def _qualified(plural: str, group: str) -> str:
+    """As messages name a resource: `deployments.apps`, and `pods` of the core group."""
+    return f"{plural}.{group}" if group else plural
+
+
+def _details(name: str, kind: str, group: str) -> dict[str, Any]:
+    return {what: value for what, value in (("name", name), ("group", group), ("kind", kind)) if value}

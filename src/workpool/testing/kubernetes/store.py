@@ -87,7 +87,7 @@ class Store:
         """
         found = self._objects.get(resource, {}).get((namespace, name))
         if found is None:
-            raise ApiError(not_found(resource.plural, name))
+            raise ApiError(not_found(resource.plural, name, resource.group))
         return found
 
     def snapshot(self, resource: Resource, version: int) -> dict[tuple[str, str], Json]:
@@ -123,7 +123,7 @@ class Store:
         if not metadata.get("name"):
             raise ApiError(bad_request("name or generateName is required"))
         if _key(new) in self._objects.get(resource, {}):
-            raise ApiError(already_exists(resource.plural, metadata["name"]))
+            raise ApiError(already_exists(resource.plural, metadata["name"], resource.group))
         metadata |= {"uid": str(uuid.uuid5(_UIDS, str(self.version))), "creationTimestamp": now}
         if "spec" in new:
             metadata["generation"] = 1
@@ -142,7 +142,7 @@ class Store:
         old = self.get(resource, metadata["name"], metadata.get("namespace", ""))
         kept = old["metadata"]
         if (metadata.get("resourceVersion") or kept["resourceVersion"]) != kept["resourceVersion"]:
-            raise ApiError(conflict(resource.plural, metadata["name"]))
+            raise ApiError(conflict(resource.plural, metadata["name"], resource.group))
         for name in _OWNED:
             metadata.pop(name, None)
             if name in kept:
