@@ -230,6 +230,62 @@ def test_a_write_to_the_status_changes_nothing_else(kubernetes_api: ApiServer, m
     assert ask(kubernetes_api, "/api/v1/namespaces/default/pods/a/status", method, late).code == 409
 
 
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+def test_a_write_to_the_status_without_one(kubernetes_api: ApiServer, method: str) -> None:
+    kubernetes_api.create("v1/pods", pod("a", status={"phase": "Running"}))
+    changed = {"metadata": {"name": "a", "labels": {"x": "y"}}}
+    found = ask(kubernetes_api, "/api/v1/namespaces/default/pods/a/status", method, changed).json
+    assert found.get("status") == ({"phase": "Running"} if method == "PATCH" else None)
+    assert ("status" in found) == (method == "PATCH")
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+def test_an_object_that_says_it_is_another_is_refused(kubernetes_api: ApiServer, method: str) -> None:
+    for name in "ab":
+        kubernetes_api.create("v1/pods", pod(name, "x"))
+    here = "/api/v1/namespaces/x/pods"
+    version = kubernetes_api.version
+    other = ask(kubernetes_api, f"{here}/a", method, {"metadata": {"name": "b"}, "spec": {}})
+    assert (other.code, other.json["reason"]) == (400, "BadRequest")
+    assert other.json["message"] == "the name of the object (b) does not match the name on the URL (a)"
+    elsewhere = {"metadata": {"name": "a", "namespace": "y"}}
+    assert ask(kubernetes_api, f"{here}/a", method, elsewhere).code == 400
+    assert ask(kubernetes_api, here, "POST", {"metadata": {"name": "c", "namespace": "y"}}).code == 400
+    assert ask(kubernetes_api, here, "POST", {"metadata": {"name": 5}}).code == 400
+    assert kubernetes_api.version == version
+
+
+def test_a_write_names_the_namespace(kubernetes_api: ApiServer) -> None:
+    kubernetes_api.create("v1/pods", pod("a"))
+    version = kubernetes_api.version
+    assert ask(kubernetes_api, PODS, "POST", {"metadata": {"name": "b"}}).code == 405
+    for method in ("GET", "PUT", "PATCH", "DELETE"):
+        assert ask(kubernetes_api, f"{PODS}/a", method, {"metadata": {"name": "a"}}).code == 404
+    assert kubernetes_api.version == version
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE"])
+def test_other_subresources_are_not_there(kubernetes_api: ApiServer, method: str) -> None:
+    made = kubernetes_api.create("apps/v1/deployments", {"metadata": {"name": "a"}, "spec": {"replicas": 1}})
+    path = "/apis/apps/v1/namespaces/default/deployments/a/scale"
+    answered = ask(kubernetes_api, path, method, {"kind": "Scale", "spec": {"replicas": 3}})
+    assert (answered.code, answered.json["reason"]) == (404, "NotFound")
+    assert kubernetes_api.get("apps/v1/deployments", "a") == made
+
+
+def test_a_status_is_not_deleted(kubernetes_api: ApiServer) -> None:
+    kubernetes_api.create("v1/pods", pod("a"))
+    assert ask(kubernetes_api, "/api/v1/namespaces/default/pods/a/status", "DELETE").code == 405
+    assert names(kubernetes_api) == ["a"]
+
+
+def test_a_name_may_be_quoted_in_a_path(kubernetes_api: ApiServer) -> None:
+    kubernetes_api.create("rbac.authorization.k8s.io/v1/clusterroles", {"metadata": {"name": "system:node"}})
+    path = "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode"
+    assert ask(kubernetes_api, path).json["metadata"]["name"] == "system:node"
+    assert kubernetes_api.requests[0].path == path
+
+
 def test_a_namespace_is_an_object_too(kubernetes_api: ApiServer) -> None:
     kubernetes_api.create("v1/namespaces", {"metadata": {"name": "x"}})
     assert ask(kubernetes_api, "/api/v1/namespaces/x").json["kind"] == "Namespace"

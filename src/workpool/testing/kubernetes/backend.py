@@ -16,7 +16,7 @@ from workpool.testing.kubernetes import status
 from workpool.testing.kubernetes.faults import End, Fault, StreamFault
 from workpool.testing.kubernetes.query import Watch, list_objects
 from workpool.testing.kubernetes.request import Request
-from workpool.testing.kubernetes.resource import BUILT_IN, Resource, discovery
+from workpool.testing.kubernetes.resource import BUILT_IN, Path, Resource, discovery
 from workpool.testing.kubernetes.status import ApiError
 from workpool.testing.kubernetes.store import Store
 
@@ -118,7 +118,7 @@ class Backend:
             if request.verb == "discover":
                 return 200, discovery(request.path, self.resources.values())
             resource = self.resources.get(f"{target.api_version}/{target.plural}")
-            if resource is None or (target.namespace is not None and not resource.namespaced):
+            if resource is None or not _is_place(target, resource):
                 raise ApiError(status.unknown_resource())
             match request.verb:
                 case "watch":
@@ -136,11 +136,14 @@ class Backend:
 
     def _write(self, store: Store, resource: Resource, request: Request) -> tuple[int, Mapping[str, Any]]:
         target, namespace = request.target, request.target.namespace or ""
-        if (request.verb == "create") == bool(target.name):
+        if (request.verb == "create") == bool(target.name) or (request.verb == "delete" and target.subresource):
+            raise ApiError(status.method_not_allowed())
+        if resource.namespaced and not namespace:  # A collection of all namespaces takes no object.
             raise ApiError(status.method_not_allowed())
         if request.verb == "delete":
             return 200, store.delete(resource, target.name, self.timestamp(), namespace)
         given = _document(request.body)
+        _refuse_another(given.get("metadata", {}), target, resource)
         if request.verb == "create":
             placed = {"metadata": {**given.get("metadata", {}), "namespace": namespace}}
             return 201, store.create(resource, {**given, **placed}, self.timestamp())
@@ -175,13 +178,36 @@ class Backend:
                 watch.pending.append(replace(fault, after=0))
 
 
+def _is_place(target: Path, resource: Resource) -> bool:
+    """Whether there is anything at a path: other subresources than the status, such as a pod's log, are not served."""
+    if not target.name:
+        return target.namespace is None or resource.namespaced
+    finalize = resource.name == "v1/namespaces" and target.subresource == "finalize"
+    return (target.namespace is not None) == resource.namespaced and (target.subresource in ("", "status") or finalize)
+
+
+def _refuse_another(metadata: Json, target: Path, resource: Resource) -> None:
+    """Refuse an object that says it is another than the one of the path, or in another namespace."""
+    name, namespace = metadata.get("name"), metadata.get("namespace")
+    if name is not None and not isinstance(name, str):
+        raise ApiError(status.bad_request("metadata.name is no string"))
+    if target.name and name not in (None, "", target.name):
+        message = f"the name of the object ({name}) does not match the name on the URL ({target.name})"
+        raise ApiError(status.bad_request(message))
+    if resource.namespaced and namespace not in (None, "", target.namespace):
+        message = "the namespace of the provided object does not match the namespace sent on the request"
+        raise ApiError(status.bad_request(message))
+
+
 def _of_status(given: Json, present: Json, *, whole: bool) -> Json:
     """What a write to the status changes: nothing else; the version that it was made from is still compared."""
     metadata = given.get("metadata", {})
     seen = {"resourceVersion": metadata["resourceVersion"]} if "resourceVersion" in metadata else {}
+    written = {"status": given["status"]} if "status" in given else {}
     if not whole:
-        return {"metadata": seen, "status": given.get("status")}
-    return {**present, "metadata": {**present["metadata"], **seen}, "status": given.get("status")}
+        return {"metadata": seen, **written}
+    others = {name: value for name, value in present.items() if name != "status"}
+    return {**others, "metadata": {**present["metadata"], **seen}, **written}
 
 
 def _document(body: bytes) -> Json:

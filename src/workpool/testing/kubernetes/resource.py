@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import unquote
 
 from workpool.testing.kubernetes.status import ApiError, unknown_resource
 
@@ -106,7 +107,7 @@ class Path:
     @classmethod
     def parse(cls, path: str) -> Path:
         """Take it apart, whether or not there is such a resource."""
-        match path.strip("/").split("/"):
+        match [unquote(part) for part in path.strip("/").split("/")]:
             case ["api", version, *rest]:
                 api_version = version
             case ["apis", group, version, *rest]:
