@@ -90,8 +90,24 @@ def test_what_is_refused(kubernetes_api: ApiServer, query: dict[str, str], code:
     assert (answered.code, answered.json["code"], answered.json["reason"]) == (code, code, reason)
 
 
+def test_all_that_is_wrong_is_told_at_once(kubernetes_api: ApiServer) -> None:
+    found = ask(kubernetes_api, resourceVersionMatch="Some").json
+    assert found["message"] == (
+        'ListOptions.meta.k8s.io "" is invalid: [resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden '
+        'unless resourceVersion is provided, resourceVersionMatch: Unsupported value: "Some": supported values: '
+        '"Exact", "NotOlderThan", ""]'
+    )
+    assert [each["reason"] for each in found["details"]["causes"]] == ["FieldValueForbidden", "FieldValueNotSupported"]
+    streaming = ask(kubernetes_api, watch=1, sendInitialEvents="true", resourceVersionMatch="Exact").json
+    assert [each["reason"] for each in streaming["details"]["causes"]] == [
+        "FieldValueForbidden", "FieldValueNotSupported",
+    ]  # fmt: skip
+
+
 def test_a_version_of_the_future_is_told_by_its_cause(kubernetes_api: ApiServer) -> None:
-    found = ask(kubernetes_api, resourceVersion=1000).json
+    answered = ask(kubernetes_api, resourceVersion=1000)
+    assert answered.headers["Retry-After"] == "1"
+    found = answered.json
     assert found["message"] == "Timeout: Too large resource version: 1000, current: 90"
     assert found["details"]["causes"] == [
         {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}

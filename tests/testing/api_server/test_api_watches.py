@@ -37,6 +37,15 @@ def test_without_a_version_it_begins_with_what_is_there(kubernetes_api: ApiServe
         assert stream.next() == ("DELETED", "a")
 
 
+@pytest.mark.parametrize(
+    ("value", "verb"), [("", "watch"), ("yes", "watch"), ("True", "watch"), ("0", "list"), ("False", "list")]
+)
+def test_a_watch_is_asked_for_by_anything_but_false(kubernetes_api: ApiServer, value: str, verb: str) -> None:
+    kubernetes_api.inject("watch", End())
+    assert ask(kubernetes_api, watch=value).code == 200
+    assert kubernetes_api.requests[0].verb == verb
+
+
 def test_from_a_version_it_begins_after_it(kubernetes_api: ApiServer) -> None:
     kubernetes_api.create("v1/pods", pod("a"))
     version = kubernetes_api.version

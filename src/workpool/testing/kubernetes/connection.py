@@ -136,7 +136,7 @@ class Connection:
             if request.verb == "watch" and error.code == 410 and self._backend.expired_in_stream:
                 self._begin_stream()
                 return self._end(ErrorEvent(error.status))
-            return self._respond(error.code, error.status)
+            return self._respond(error.code, error.status, error.status.get("details", {}).get("retryAfterSeconds"))
         if isinstance(found, Watch):
             try:
                 self._begin_stream()

@@ -24,6 +24,8 @@ __all__ = ["Watch", "is_true", "list_objects"]
 Json = dict[str, Any]
 Query = Mapping[str, str]
 
+_MATCH: Final = "resourceVersionMatch"
+_NOT_WITH_CONTINUE: Final = "resourceVersionMatch is forbidden when continue is provided"
 _NOW: Final = -1
 """In the token of a list whose version was compacted: the rest, as it is when it is asked for."""
 
@@ -67,16 +69,19 @@ def list_objects(store: Store, resource: Resource, namespace: str | None, query:
 def _refuse_for_list(query: Query) -> None:
     match = query.get("resourceVersionMatch", "")
     version = query.get("resourceVersion", "")
+    causes: list[Json] = []
+    if match:
+        if not version:
+            causes.append(_forbidden(_MATCH, "resourceVersionMatch is forbidden unless resourceVersion is provided"))
+        if query.get("continue"):
+            causes.append(_forbidden(_MATCH, _NOT_WITH_CONTINUE))
+        if match not in ("Exact", "NotOlderThan"):
+            causes.append(_not_supported(_MATCH, match, '"Exact", "NotOlderThan", ""'))
+        if match == "Exact" and version == "0":
+            causes.append(_forbidden(_MATCH, 'resourceVersionMatch "exact" is forbidden for resourceVersion "0"'))
     if "sendInitialEvents" in query:
-        _refuse("sendInitialEvents", "sendInitialEvents is forbidden for list")
-    if match and not version:
-        _refuse("resourceVersionMatch", "resourceVersionMatch is forbidden unless resourceVersion is provided")
-    if match and query.get("continue"):
-        _refuse("resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided")
-    if match not in ("", "Exact", "NotOlderThan"):
-        _refuse("resourceVersionMatch", f'"{match}" is not supported: use Exact or NotOlderThan')
-    if match == "Exact" and version == "0":
-        _refuse("resourceVersionMatch", 'resourceVersionMatch "exact" is forbidden for resourceVersion "0"')
+        causes.append(_forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list"))
+    _refuse_for(causes)
     if version not in ("", "0") and query.get("continue"):
         raise ApiError(status.bad_request("specifying resource version is not allowed when using continue"))
 
@@ -214,18 +219,22 @@ class Watch:
 
 def _refuse_for_watch(query: Query, *, streaming_lists: bool) -> None:
     match = query.get("resourceVersionMatch", "")
+    causes: list[Json] = []
     if "sendInitialEvents" in query:
         if match != "NotOlderThan":
-            _refuse("resourceVersionMatch", "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")
+            causes.append(_forbidden(_MATCH, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"))
         if not streaming_lists:
-            _refuse(
-                "sendInitialEvents",
-                "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled",
-            )
-    elif match:
-        _refuse(
-            "resourceVersionMatch", "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
-        )
+            what = "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled"
+            causes.append(_forbidden("sendInitialEvents", what))
+    if match:
+        if "sendInitialEvents" not in query:
+            what = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
+            causes.append(_forbidden(_MATCH, what))
+        if match != "NotOlderThan":
+            causes.append(_not_supported(_MATCH, match, '"NotOlderThan"'))
+        if query.get("continue"):
+            causes.append(_forbidden(_MATCH, _NOT_WITH_CONTINUE))
+    _refuse_for(causes)
 
 
 def _bookmark(resource: Resource, version: int, *, initial_events_end: bool = False) -> Json:
@@ -237,8 +246,8 @@ def _bookmark(resource: Resource, version: int, *, initial_events_end: bool = Fa
 
 
 def is_true(query: Query, name: str) -> bool:
-    """Whether a parameter is set, as Go reads a boolean."""
-    return query.get(name, "").lower() in ("1", "t", "true")
+    """Whether a parameter is set: to anything but "false" and "0", and be it to nothing."""
+    return query.get(name, "0").lower() not in ("0", "false")
 
 
 def _number(query: Query, name: str) -> int:
@@ -248,5 +257,15 @@ def _number(query: Query, name: str) -> int:
     return int(text)
 
 
-def _refuse(field: str, message: str) -> None:
-    raise ApiError(status.invalid_list_options(field, message))
+def _forbidden(field: str, message: str) -> Json:
+    return {"reason": "FieldValueForbidden", "message": f"Forbidden: {message}", "field": field}
+
+
+def _not_supported(field: str, value: str, supported: str) -> Json:
+    message = f'Unsupported value: "{value}": supported values: {supported}'
+    return {"reason": "FieldValueNotSupported", "message": message, "field": field}
+
+
+def _refuse_for(causes: list[Json]) -> None:
+    if causes:
+        raise ApiError(status.invalid_list_options(causes))

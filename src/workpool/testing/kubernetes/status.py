@@ -129,11 +129,11 @@ def expired_continue(inconsistent: str) -> dict[str, Any]:
     return status(410, "Expired", message, metadata={"continue": inconsistent})
 
 
-def invalid_list_options(field: str, message: str) -> dict[str, Any]:
-    """422: parameters that do not go together."""
-    cause = {"reason": "FieldValueForbidden", "message": f"Forbidden: {message}", "field": field}
-    details = {"group": "meta.k8s.io", "kind": "ListOptions", "causes": [cause]}
-    text = f'ListOptions.meta.k8s.io "" is invalid: {field}: Forbidden: {message}'
+def invalid_list_options(causes: list[dict[str, Any]]) -> dict[str, Any]:
+    """422: parameters that do not go together; each cause has a reason, a message and a field."""
+    details = {"group": "meta.k8s.io", "kind": "ListOptions", "causes": causes}
+    said = ", ".join(f"{each['field']}: {each['message']}" for each in causes)
+    text = f'ListOptions.meta.k8s.io "" is invalid: {said if len(causes) == 1 else f"[{said}]"}'
     return status(422, "Invalid", text, details=details)
 
 
