@@ -140,6 +140,26 @@ def test_an_object_with_grace_is_marked_first() -> None:
     assert store.snapshot(PODS, store.version) == {}
 
 
+def test_an_object_with_finalizers_and_grace_waits_for_both() -> None:
+    store = Store()
+    store.create(PODS, {"metadata": {"name": "a", "finalizers": ["x"]}}, NOW)
+    store.delete(PODS, "a", NOW, "default", grace=30)
+    assert "finalizers" not in store.patch(PODS, "a", {"metadata": {"finalizers": None}}, "default")["metadata"]
+    assert len(store.snapshot(PODS, store.version)) == 1
+    store.delete(PODS, "a", NOW, "default")
+    assert store.snapshot(PODS, store.version) == {}
+
+
+def test_grace_is_over_at_the_time_of_the_deletion() -> None:
+    with ApiServer(clock=FakeClock(0)) as server:
+        server.create("v1/pods", pod("a"))
+        marked = server.delete("v1/pods", "a", grace=30)["metadata"]
+        assert (marked["creationTimestamp"], marked["deletionTimestamp"]) == (
+            "1970-01-01T00:00:00Z",
+            "1970-01-01T00:00:30Z",
+        )
+
+
 def test_the_past_is_what_it_was_until_it_is_compacted() -> None:
     store = Store()
     past = [store.snapshot(PODS, store.version)]

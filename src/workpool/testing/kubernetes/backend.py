@@ -88,9 +88,9 @@ class Backend:
                         ring()
                 self.changed.notify_all()
 
-    def timestamp(self) -> str:
-        """The time of now, as it stands in an object."""
-        return datetime.fromtimestamp(self.clock.now(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    def timestamp(self, later: float = 0.0) -> str:
+        """The time of now, or so many seconds later, as it stands in an object."""
+        return datetime.fromtimestamp(self.clock.now() + later, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def admit(self, request: Request) -> Fault | None:
         """Record a request, and say what strikes it."""

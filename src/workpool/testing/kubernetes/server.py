@@ -195,7 +195,7 @@ class ApiServer:
         found = self._resource(resource)
         with self._backend.change() as store:
             place = _place(found, namespace)
-            return copy.deepcopy(store.delete(found, name, self._backend.timestamp(), place, grace=grace))
+            return copy.deepcopy(store.delete(found, name, self._backend.timestamp(grace or 0), place, grace=grace))
 
     def get(self, resource: str, name: str, namespace: str | None = None) -> dict[str, Any]:
         """One object.

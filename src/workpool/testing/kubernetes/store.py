@@ -132,7 +132,7 @@ class Store:
     def update(self, resource: Resource, changed: Mapping[str, Any]) -> Json:
         """Replace an object; where nothing differs nothing happens, and no version is taken.
 
-        The last finalizer that is taken from an object which waits for its deletion deletes it.
+        The last finalizer that is taken from an object which waits for its deletion deletes it, unless it has grace.
 
         Raises:
             ApiError: NotFound; Conflict where `changed` has a version, and not the present one.
@@ -151,7 +151,8 @@ class Store:
             return old
         if new.get("spec") != old.get("spec"):
             metadata["generation"] = kept.get("generation", 0) + 1
-        if "deletionTimestamp" in kept and kept.get("finalizers") and not metadata.get("finalizers"):
+        gone = kept.get("deletionGracePeriodSeconds") == 0 and not metadata.get("finalizers")
+        if gone and kept.get("finalizers"):
             return self._commit(resource, old, None)
         return self._commit(resource, old, new)
 
@@ -159,11 +160,20 @@ class Store:
         """Update an object by a JSON merge patch (RFC 7386): None takes a field away."""
         return self.update(resource, _merge(self.get(resource, name, namespace), changes))
 
-    def delete(self, resource: Resource, name: str, now: str, namespace: str = "", *, grace: int | None = None) -> Json:
+    def delete(
+        self, resource: Resource, name: str, when: str, namespace: str = "", *, grace: int | None = None
+    ) -> Json:
         """Delete an object, and return it as its DELETED shows it; or mark it only, and return it so.
 
         It is marked first where it has finalizers, or where it is given `grace` seconds, as a pod is; then a further
         call deletes it.
+
+        Args:
+            resource: What it is one of.
+            name: Its name.
+            when: The time when its grace is over, as its `deletionTimestamp`.
+            namespace: Its namespace; empty for a resource of the cluster.
+            grace: Seconds; None for none.
 
         Raises:
             ApiError: NotFound.
@@ -175,7 +185,7 @@ class Store:
             return self._commit(resource, old, None)
         if marked:
             return old
-        mark: Json = {"deletionTimestamp": now, "deletionGracePeriodSeconds": grace or 0}
+        mark: Json = {"deletionTimestamp": when, "deletionGracePeriodSeconds": grace or 0}
         if "generation" in metadata:
             mark["generation"] = metadata["generation"] + 1
         return self._commit(resource, old, _merge(old, {"metadata": mark}))
