@@ -271,6 +271,31 @@ def test_an_object_that_says_it_is_another_is_refused(kubernetes_api: ApiServer,
     assert kubernetes_api.version == version
 
 
+def test_a_delete_answers_with_a_status_but_for_a_few_resources(kubernetes_api: ApiServer) -> None:
+    kubernetes_api.create("v1/pods", pod("a"))
+    assert ask(kubernetes_api, "/api/v1/namespaces/default/pods/a", "DELETE").json["kind"] == "Pod"
+    made = kubernetes_api.create("apps/v1/deployments", {"metadata": {"name": "a"}})
+    path = "/apis/apps/v1/namespaces/default/deployments/a"
+    assert ask(kubernetes_api, path, "DELETE").json == {
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
+        "details": {"name": "a", "group": "apps", "kind": "deployments", "uid": made["metadata"]["uid"]},
+    }  # fmt: skip
+    kubernetes_api.create("apps/v1/deployments", {"metadata": {"name": "a", "finalizers": ["x"]}})
+    for _ in range(2):
+        assert "deletionTimestamp" in ask(kubernetes_api, path, "DELETE").json["metadata"]
+
+
+@pytest.mark.parametrize(("field", "what"), [("uid", "UID"), ("resourceVersion", "ResourceVersion")])
+def test_a_delete_may_have_preconditions(kubernetes_api: ApiServer, field: str, what: str) -> None:
+    made = kubernetes_api.create("v1/pods", pod("a"))["metadata"]
+    path = "/api/v1/namespaces/default/pods/a"
+    refused = ask(kubernetes_api, path, "DELETE", {"preconditions": {field: "other"}})
+    assert (refused.code, refused.json["reason"]) == (409, "Conflict")
+    assert f"the {what} in the precondition (other) does not match" in refused.json["message"]
+    assert ask(kubernetes_api, path, "DELETE", {"preconditions": {field: made[field]}}).code == 200
+    assert kubernetes_api.objects("v1/pods") == []
+
+
 def test_a_write_names_the_namespace(kubernetes_api: ApiServer) -> None:
     kubernetes_api.create("v1/pods", pod("a"))
     version = kubernetes_api.version

@@ -6,7 +6,7 @@ import json
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -16,7 +16,7 @@ from workpool.testing.kubernetes import status
 from workpool.testing.kubernetes.faults import End, Fault, StreamFault
 from workpool.testing.kubernetes.query import Watch, list_objects
 from workpool.testing.kubernetes.request import Request
-from workpool.testing.kubernetes.resource import BUILT_IN, Path, Resource, discovery
+from workpool.testing.kubernetes.resource import BUILT_IN, SHOWN_DELETED, Path, Resource, discovery
 from workpool.testing.kubernetes.status import ApiError
 from workpool.testing.kubernetes.store import Store
 
@@ -25,6 +25,11 @@ __all__ = ["Backend", "Injected"]
 Json = dict[str, Any]
 
 MAX_REQUESTS: Final = 10_000
+
+_PRECONDITIONS: Final = (
+    ("uid", "UID", "deleted and then recreated"),
+    ("resourceVersion", "ResourceVersion", "modified"),
+)
 
 
 @dataclass(slots=True)
@@ -141,7 +146,7 @@ class Backend:
         if resource.namespaced and not namespace:  # A collection of all namespaces takes no object.
             raise ApiError(status.method_not_allowed())
         if request.verb == "delete":
-            return 200, store.delete(resource, target.name, self.timestamp(), namespace)
+            return 200, self._delete(store, resource, request)
         given = _document(request.body)
         _refuse_another(given.get("metadata", {}), target, resource)
         if request.verb == "create":
@@ -153,6 +158,24 @@ class Backend:
             return 200, store.patch(resource, target.name, given, namespace)
         named = {**given.get("metadata", {}), "name": target.name, "namespace": namespace}
         return 200, store.update(resource, {**given, "metadata": named})
+
+    def _delete(self, store: Store, resource: Resource, request: Request) -> Json:
+        name, namespace = request.target.name, request.target.namespace or ""
+        metadata = store.get(resource, name, namespace)["metadata"]
+        conditions = (_document(request.body) if request.body else {}).get("preconditions") or {}
+        for field, what, guess in _PRECONDITIONS:
+            if conditions.get(field, metadata[field]) != metadata[field]:
+                reason = (
+                    f"the {what} in the precondition ({conditions[field]}) does not match the {what} in record "
+                    f"({metadata[field]}). The object might have been {guess}"
+                )
+                raise ApiError(status.conflict(resource.kind, name, resource.group, reason))
+        left = store.delete(resource, name, self.timestamp(), namespace)
+        with suppress(ApiError):
+            return store.get(resource, name, namespace)  # It is only marked.
+        return (
+            left if resource.name in SHOWN_DELETED else status.deleted(resource.plural, name, resource.group, metadata)
+        )
 
     def take(self, watch: Watch) -> Json | StreamFault | None:
         """The next that a watch has to send."""

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from workpool.testing.kubernetes.status import ApiError, unknown_resource
 
-__all__ = ["BUILT_IN", "Path", "Resource", "discovery"]
+__all__ = ["BUILT_IN", "SHOWN_DELETED", "Path", "Resource", "discovery"]
 
 _VERBS: Final = ["create", "delete", "get", "list", "patch", "update", "watch"]
 
@@ -91,6 +91,15 @@ BUILT_IN: Final[tuple[Resource, ...]] = (
     ),
 )
 """What a server has from the start: the commonest of a real one's."""
+
+SHOWN_DELETED: Final = frozenset(
+    f"v1/{plural}"
+    for plural in (
+        "pods", "services", "serviceaccounts", "persistentvolumes", "persistentvolumeclaims", "podtemplates",
+        "resourcequotas", "namespaces",
+    )
+)  # fmt: skip
+"""Those of which a delete answers what was deleted; of any other, a Status. Source: ReturnDeletedObject of each."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,11 @@ Source: the constructors in k8s.io/apimachinery/pkg/api/errors, and the answers 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 __all__ = [
-    "ApiError", "already_exists", "bad_request", "conflict", "expired", "expired_continue", "forbidden",
+    "ApiError", "already_exists", "bad_request", "conflict", "deleted", "expired", "expired_continue", "forbidden",
     "internal_error", "invalid_list_options", "method_not_allowed", "not_found", "of_code", "status", "stream_error",
     "too_large", "unauthorized", "unknown_resource",
 ]  # fmt: skip
@@ -153,6 +153,12 @@ def too_large(version: int, current: int) -> dict[str, Any]:
     cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
     message = f"Timeout: Too large resource version: {version}, current: {current}"
     return status(504, "Timeout", message, details={"causes": [cause], "retryAfterSeconds": 1})
+
+
+def deleted(plural: str, name: str, group: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """200: what a delete answers, of most resources."""
+    details = {**_details(name, plural, group), "uid": metadata["uid"]}
+    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
 
 
 def _qualified(plural: str, group: str) -> str:
