@@ -46,12 +46,17 @@ def ask(
     body: Any = None,
     token: str = "",
     encoding: str = "",
+    content_type: str = "",
     **query: object,
 ) -> Answered:
     """One request on a connection of its own."""
     connection = HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
     try:
-        given = {"Authorization": token and f"Bearer {token}", "Accept-Encoding": encoding}
+        given = {
+            "Authorization": token and f"Bearer {token}",
+            "Accept-Encoding": encoding,
+            "Content-Type": content_type,
+        }
         headers = {name: value for name, value in given.items() if value}
         connection.request(method, _target(path, query), body and json.dumps(body), headers)
         return Answered(connection.getresponse())

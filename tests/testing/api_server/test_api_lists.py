@@ -296,6 +296,32 @@ def test_a_delete_may_have_preconditions(kubernetes_api: ApiServer, field: str, 
     assert kubernetes_api.objects("v1/pods") == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "code", "custom"),
+    [("merge-patch+json; charset=utf-8", 200, 200), ("strategic-merge-patch+json", 200, 415),
+     ("json-patch+json", 415, 415), ("apply-patch+yaml", 415, 415), ("json", 415, 415)],
+)  # fmt: skip
+def test_a_patch_says_of_what_kind_it_is(kubernetes_api: ApiServer, kind: str, code: int, custom: int) -> None:
+    kubernetes_api.add_resource("example.com/v1/widgets", "Widget")
+    for group, plural, expected in (("", "pods", code), ("example.com", "widgets", custom)):
+        kubernetes_api.create(f"{group}/v1/{plural}".lstrip("/"), {"metadata": {"name": "a"}})
+        root = f"/apis/{group}" if group else "/api"
+        path = f"{root}/v1/namespaces/default/{plural}/a"
+        answered = ask(kubernetes_api, path, "PATCH", {"spec": {}}, content_type=f"application/{kind}")
+        assert answered.code == expected
+        assert answered.json.get("reason") == ("UnsupportedMediaType" if expected == 415 else None)
+
+
+def test_an_update_of_a_custom_resource_says_of_which_version_it_is(kubernetes_api: ApiServer) -> None:
+    kubernetes_api.add_resource("example.com/v1/widgets", "Widget")
+    made = kubernetes_api.create("example.com/v1/widgets", {"metadata": {"name": "a"}})
+    path = "/apis/example.com/v1/namespaces/default/widgets/a"
+    refused = ask(kubernetes_api, path, "PUT", {"metadata": {"name": "a"}, "spec": {}})
+    assert (refused.code, refused.json["reason"]) == (422, "Invalid")
+    assert refused.json["message"].endswith("Invalid value: 0x0: must be specified for an update")
+    assert ask(kubernetes_api, path, "PUT", made | {"spec": {}}).code == 200
+
+
 def test_a_write_names_the_namespace(kubernetes_api: ApiServer) -> None:
     kubernetes_api.create("v1/pods", pod("a"))
     version = kubernetes_api.version

@@ -26,6 +26,7 @@ Json = dict[str, Any]
 
 MAX_REQUESTS: Final = 10_000
 
+_MERGE_PATCH: Final = "application/merge-patch+json"
 _PRECONDITIONS: Final = (
     ("uid", "UID", "deleted and then recreated"),
     ("resourceVersion", "ResourceVersion", "modified"),
@@ -147,6 +148,8 @@ class Backend:
             raise ApiError(status.method_not_allowed())
         if request.verb == "delete":
             return 200, self._delete(store, resource, request)
+        if request.verb == "patch":
+            _refuse_patch(request.headers.get("content-type", ""), resource)
         given = _document(request.body)
         _refuse_another(given.get("metadata", {}), target, resource)
         if request.verb == "create":
@@ -156,6 +159,8 @@ class Backend:
             given = _of_status(given, store.get(resource, target.name, namespace), whole=request.verb == "update")
         if request.verb == "patch":
             return 200, store.patch(resource, target.name, given, namespace)
+        if resource.custom and not given.get("metadata", {}).get("resourceVersion"):
+            raise ApiError(status.no_version(resource.plural, target.name, resource.group))
         named = {**given.get("metadata", {}), "name": target.name, "namespace": namespace}
         return 200, store.update(resource, {**given, "metadata": named})
 
@@ -220,6 +225,15 @@ def _refuse_another(metadata: Json, target: Path, resource: Resource) -> None:
     if resource.namespaced and namespace not in (None, "", target.namespace):
         message = "the namespace of the provided object does not match the namespace sent on the request"
         raise ApiError(status.bad_request(message))
+
+
+def _refuse_patch(content_type: str, resource: Resource) -> None:
+    """Refuse what is said to be no merge patch. A strategic one is taken for one, but for custom resources."""
+    kind = content_type.partition(";")[0].strip()
+    strategic = "application/strategic-merge-patch+json"
+    if kind not in ("", _MERGE_PATCH) and (kind != strategic or resource.custom):
+        accepted = [_MERGE_PATCH] if resource.custom else [_MERGE_PATCH, strategic]
+        raise ApiError(status.unsupported_media_type(accepted))
 
 
 def _of_status(given: Json, present: Json, *, whole: bool) -> Json:

@@ -10,8 +10,8 @@ from typing import Any
 
 __all__ = [
     "ApiError", "already_exists", "bad_request", "conflict", "deleted", "expired", "expired_continue", "forbidden",
-    "internal_error", "invalid_list_options", "method_not_allowed", "not_found", "of_code", "status", "stream_error",
-    "too_large", "unauthorized", "unknown_resource",
+    "internal_error", "invalid_list_options", "method_not_allowed", "no_version", "not_found", "of_code", "status",
+    "stream_error", "too_large", "unauthorized", "unknown_resource", "unsupported_media_type",
 ]  # fmt: skip
 
 
@@ -127,6 +127,20 @@ def expired_continue(inconsistent: str) -> dict[str, Any]:
         "modified, or deleted between the time the first chunk was returned and now may show up in the list."
     )
     return status(410, "Expired", message, metadata={"continue": inconsistent})
+
+
+def unsupported_media_type(accepted: list[str]) -> dict[str, Any]:
+    """415: a body in another format."""
+    message = f"the body of the request was in an unknown format - accepted media types include: {', '.join(accepted)}"
+    return status(415, "UnsupportedMediaType", message)
+
+
+def no_version(plural: str, name: str, group: str) -> dict[str, Any]:
+    """422: an update of a custom resource that does not say of which version it is."""
+    said = "Invalid value: 0x0: must be specified for an update"
+    cause = {"reason": "FieldValueInvalid", "message": said, "field": "metadata.resourceVersion"}
+    message = f'{_qualified(plural, group)} "{name}" is invalid: metadata.resourceVersion: {said}'
+    return status(422, "Invalid", message, details={**_details(name, plural, group), "causes": [cause]})
 
 
 def invalid_list_options(causes: list[dict[str, Any]]) -> dict[str, Any]:
