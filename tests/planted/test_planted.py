@@ -1598,10 +1598,24 @@ BUGS = [
         "sources/kubernetes/test_client.py::test_r32_a_line_of_four_megabytes",
     ),
     Bug(
+        "what came together waited for",
+        "sources/kubernetes/client.py",
+        "self._has_ahead(sock) or",
+        "",
+        "sources/kubernetes/test_client.py::test_what_came_together_is_not_waited_for",
+    ),
+    Bug(
+        "stream given up after a silence",
+        "sources/kubernetes/client.py",
+        "if not self._is_ready(seconds):",
+        "if False:",
+        "sources/kubernetes/test_client_life.py::test_r34_silence_leaves_a_stream_open_by_each_way",
+    ),
+    Bug(
         "lines lost with the end of their stream",
         "sources/kubernetes/client.py",
-        "return Lines(lines) if lines else end",
-        "return end",
+        "return Lines(lines) if lines else End()",
+        "return End()",
         "sources/kubernetes/test_client.py::test_r08_lines_that_come_with_the_end_are_told_before_it",
     ),
     Bug(

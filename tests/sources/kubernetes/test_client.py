@@ -311,13 +311,30 @@ def test_r08_lines_that_come_with_the_end_are_told_before_it(keep: Keep) -> None
         assert stream.read(PATIENCE) == End()
 
 
-def test_r16_silence_ends_a_stream(client: Client, kubernetes_api: ApiServer) -> None:
-    kubernetes_api.create("v1/pods", {"metadata": {"name": "a"}})
+def test_r16_silence_is_told_and_leaves_a_stream_open(client: Client, kubernetes_api: ApiServer) -> None:
     stream = watch(client)
-    assert isinstance(stream.read(PATIENCE), Lines)
-    assert stream.read(0.06) == Silence()
+    for name in "ab":
+        kubernetes_api.create("v1/pods", {"metadata": {"name": name}})
+        assert isinstance(stream.read(PATIENCE), Lines)
+        assert stream.read(0.01) == Silence()
+    stream.close()
     assert stream.read(PATIENCE) == End()
     kubernetes_api.wait_for_watches(0)
+
+
+def test_what_came_together_is_not_waited_for(keep: Keep) -> None:
+    """The second chunk was taken from the socket with the first, so no more comes by that."""
+
+    def serve(client: socket.socket) -> None:
+        client.recv(65536)
+        client.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n1\n\r\n2\r\n2\n\r\n")
+        silence(client)
+
+    with Listener(serve) as server:
+        stream = watch(keep(of(server.port)))
+        lines = lines_of(stream)
+        assert [next(lines), next(lines)] == [1, 2]
+        stream.close()
 
 
 def test_r09_after_a_line_that_does_not_parse_the_next_is_read(client: Client, kubernetes_api: ApiServer) -> None:

@@ -29,7 +29,7 @@ from sources.kubernetes.network import (
 from support import PATIENCE, eventually, in_thread
 from workpool.sources.kubernetes import client as module
 from workpool.sources.kubernetes.client import Client, Stream
-from workpool.sources.kubernetes.steps import Failure, Page
+from workpool.sources.kubernetes.steps import Failure, Lines, Page, Silence
 from workpool.testing.kubernetes import ApiServer, Hang
 
 Keep = Callable[[Client], Client]
@@ -95,6 +95,15 @@ def test_r31_interrupted_while_it_reads_a_stream(route: Client, kubernetes_api: 
     assert reading() == []
     kubernetes_api.wait_for_watches(0)
     assert isinstance(route.list(PODS, {}, PATIENCE), Page)
+
+
+def test_r34_silence_leaves_a_stream_open_by_each_way(route: Client, kubernetes_api: ApiServer) -> None:
+    stream = stream_of(route)
+    for name in "abc":
+        assert stream.read(0.01) == Silence()
+        kubernetes_api.create("v1/pods", {"metadata": {"name": name, "annotations": {"much": "x" * 20_000}}})
+        assert isinstance(stream.read(PATIENCE), Lines)
+    stream.close()
 
 
 def test_r31_interrupted_while_it_connects(keep: Keep) -> None:

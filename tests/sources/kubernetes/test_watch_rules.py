@@ -720,4 +720,4 @@ def test_r34_resync_repeats_what_is_known(server: ApiServer, follow: Any) -> Non
     again = [event for event in follower.events if event.resync]
     assert {event.type for event in again} == {"MODIFIED"}
     assert {event.object["metadata"]["name"] for event in again} == {"a", "b", "c"}
-    assert len(lists(server)) == 1
+    assert (len(lists(server)), len(watches(server))) == (1, 1), "the server is not asked"

@@ -6,6 +6,7 @@ request or follows a redirect: what to do next is for the reflector to say.
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import threading
@@ -23,7 +24,7 @@ from weakref import WeakSet
 
 from msgspec.json import decode
 from urllib3 import BaseHTTPResponse, HTTPResponse, PoolManager, Timeout
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, ProxyError, ReadTimeoutError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, ProxyError
 from urllib3.util import parse_url, wait_for_read
 from urllib3.util.ssl_match_hostname import CertificateError
 
@@ -48,6 +49,8 @@ does one thing for a while. More would be cheaper still, and the first would wai
 _BREATH: Final = 1.0
 """Seconds that lines wait for the rest of what has begun to come. After that they are told, and the stream is given up:
 urllib3 reads no further where a read has timed out. The next one goes on from there."""
+_LONG: Final = 3600.0
+"""Seconds of silence after which it is told at the latest: a system call takes no number of any size."""
 WORLD: Final = (HTTPError, HTTPException, OSError, ValueError)
 """What urllib3 raises for what the world does. ValueError is for an address that no request can carry."""
 
@@ -240,13 +243,14 @@ class Stream:
         """Wait for lines, and take what else has come by then.
 
         Args:
-            seconds: After so many without any byte, it is Silence; and of no more use.
+            seconds: After so many without any byte, it is Silence: what comes later can be read then.
         """
         lines: list[bytes] = []
-        end: Silence | End = End()
         with self._reading:
             try:
-                while not self._closed and (read := self._read_some(_BREATH if lines else max(seconds, 0.001))):
+                if not self._is_ready(seconds):
+                    return Silence()
+                while not self._closed and (read := self._read_some(_BREATH if lines else max(seconds, _BREATH))):
                     *ends, rest = read.split(b"\n")
                     if ends:
                         ends[0] = b"".join([*self._rest, ends[0]])
@@ -255,11 +259,9 @@ class Stream:
                     self._rest.append(rest)
                     if lines and (len(lines) >= MANY or not self._has_more()):
                         return Lines(lines)
-            except ReadTimeoutError:
-                end = Silence()
             except WORLD:
                 pass
-        return Lines(lines) if lines else end
+        return Lines(lines) if lines else End()
 
     def close(self) -> None:
         """End it, from any thread: one that waits for the next lines gets none."""
@@ -283,7 +285,26 @@ class Stream:
         return next(self._pieces, b"")
 
     def _has_more(self) -> bool:
-        return self._response.connection is not None and self._poll()
+        return self._response.connection is not None and self._poll(0)
+
+    def _is_ready(self, seconds: float) -> bool:
+        """Whether a read finds something, or does within so many seconds; a read that timed out would be the last."""
+        sock = _sock_of(self._response)
+        return self._closed or sock is None or self._poll(0) or self._has_ahead(sock) or self._poll(min(seconds, _LONG))
+
+    def _has_ahead(self, sock: Any) -> bool:
+        """Whether more was taken from the socket than was read; True where that cannot be known."""
+        file = getattr(getattr(self._response, "_fp", None), "fp", None)  # No public name leads there.
+        if file is None:
+            return True
+        before = sock.gettimeout()
+        try:
+            sock.settimeout(0)
+            return bool(file.peek(1))
+        except OSError:
+            return False  # It would have to wait; or the read finds out.
+        finally:
+            sock.settimeout(before)
 
 
 def _sock_of(response: BaseHTTPResponse) -> Any:
@@ -298,16 +319,19 @@ def _pieces_of(response: BaseHTTPResponse) -> Iterator[bytes]:
     return iter(partial(response.read1, READ_SIZE), b"")
 
 
-def _poll_of(response: BaseHTTPResponse) -> Callable[[], bool]:
-    """What says whether more has come, while the connection is open: for less than urllib3's own, which begins anew."""
+def _poll_of(response: BaseHTTPResponse) -> Callable[[float], bool]:
+    """What says whether more has come, or does within so many seconds, while the connection is open.
+
+    For less than urllib3's own, which begins anew each time.
+    """
     sock = _sock_of(response)
     if sock is None:
-        return lambda: False
+        return lambda _: False
     if not hasattr(select, "poll"):
-        return lambda: wait_for_read(sock, 0)
+        return lambda seconds: wait_for_read(sock, seconds)
     poll = select.poll()
     poll.register(sock, select.POLLIN)
-    return lambda: bool(poll.poll(0))
+    return lambda seconds: bool(poll.poll(math.ceil(seconds * 1000)))
 
 
 def explain(error: BaseException, timeout: float) -> str:

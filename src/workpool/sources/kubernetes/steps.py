@@ -75,7 +75,7 @@ class Read:
     """Wait for more lines."""
 
     seconds: float
-    """After so many without a whole line, the answer is Silence."""
+    """After so many without any byte, the answer is Silence, and more can be read after it."""
 
 
 @dataclass(frozen=True, slots=True)
