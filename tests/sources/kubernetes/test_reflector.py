@@ -709,6 +709,18 @@ def test_r24_a_server_that_takes_it_for_a_plain_watch_gets_ordinary_lists() -> N
     assert script.step == List(None, limit=500)
 
 
+def test_r24_one_silence_may_be_the_connections_and_two_are_the_servers() -> None:
+    script = streaming()
+    for version, following in ((10, Watch("15", 450, streaming=True)), (20, List("25", limit=500))):
+        script.answer(Opened())
+        script.says(Silence(), script.step.seconds)
+        script.says(page(version=version))
+        script.says(Opened())
+        script.line("ADDED", pod("a", version, version + 5))
+        script.says(one_line(error(EXPIRED)))
+        assert script.step == following
+
+
 # Keys.
 
 

@@ -150,10 +150,10 @@ BUGS: dict[str, tuple[str, str]] = {
         "isinstance(said, Bookmark)",
     ),
     "half a streaming list is added": (
-        "        if isinstance(answer, Silence) or (",
+        "        if isinstance(answer, Failure) and answer.refused:",
         "        if items:\n"
         "            yield from self._replace(items, max(item.version for item in items.values()))\n"
-        "        if isinstance(answer, Silence) or (",
+        "        if isinstance(answer, Failure) and answer.refused:",
     ),
     "a repeated event of an object is told": (
         'known.version if known is not None else self.cursor or ""',

@@ -82,6 +82,8 @@ SHORT: Final = 1.0
 """Seconds below which a watch without an event is barren."""
 BARREN: Final = 3
 """So many barren watches in a row lead to a list."""
+_STREAMS: Final = 2
+"""After so many streaming lists in a row that were silent, the server is taken to have none."""
 
 
 @dataclass(slots=True)
@@ -151,7 +153,8 @@ class Reflector:
         self._keep_old = keep_old
         self._limit = None if limit is None else count("limit", limit)
         self._first = "0" if from_cache else None
-        self._streaming = streaming
+        self._streams = _STREAMS if streaming else 0
+        """How many streaming lists to try yet, if each is silent."""
         self._idle = _period("idle", idle)
         self._resync = math.inf if resync is None else _period("resync", resync)
         self._give_up_after = math.inf if give_up_after is None else duration("give_up_after", give_up_after)
@@ -213,7 +216,7 @@ class Reflector:
             Whether a watch is open that goes on from there.
         """
         version = None if newest else self.cursor or self._first
-        if self._streaming and (yield from self._stream(version)):
+        if self._streams and (yield from self._stream(version)):
             return True
         token, limit = "", self._limit
         at, items = "", dict[str, Item]()
@@ -251,6 +254,7 @@ class Reflector:
                 if is_older(said.version, version or ""):
                     return False
                 self._succeed()
+                self._streams = _STREAMS
                 yield from self._replace(items, said.version)
                 return True
             if isinstance(said, Item):
@@ -261,8 +265,10 @@ class Reflector:
                     items.pop(said.name, None)
             elif not isinstance(said, Bookmark):
                 answer = said
-        if isinstance(answer, Silence) or (isinstance(answer, Failure) and answer.refused):
-            self._streaming = False  # The server has no such lists: an old one takes the request for a plain watch.
+        if isinstance(answer, Failure) and answer.refused:
+            self._streams = 0
+        elif isinstance(answer, Silence):
+            self._streams -= 1  # Either the connection is dead, or an old server takes the request for a plain watch.
         elif isinstance(answer, Failure) and not (answer.expired or answer.too_large):
             yield from self._fail("watch", answer)
         return False
