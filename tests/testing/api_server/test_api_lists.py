@@ -230,10 +230,31 @@ def test_an_operator_can_write(kubernetes_api: ApiServer) -> None:
     assert ask(kubernetes_api, f"{here}/a", "DELETE").code == 200
     assert kubernetes_api.objects("v1/pods") == []
     assert ask(kubernetes_api, here, "DELETE").code == 405
-    bodies: list[object] = [[1], {"metadata": {}}, {"metadata": "a"}]
-    assert [ask(kubernetes_api, here, "POST", each).code for each in bodies] == [400] * 3
-    verbs = ["create", "create", "patch", "update", "update", "delete", "delete", *["create"] * 3]
+    bodies: list[object] = [[1], {"metadata": "a"}]
+    assert [ask(kubernetes_api, here, "POST", each).code for each in bodies] == [400] * 2
+    verbs = ["create", "create", "patch", "update", "update", "delete", "delete", *["create"] * 2]
     assert [request.verb for request in kubernetes_api.requests] == verbs
+
+
+def test_an_object_that_is_to_be_created_has_a_name_and_nothing_that_the_server_sets(
+    kubernetes_api: ApiServer,
+) -> None:
+    there = "/apis/apps/v1/namespaces/x/deployments"
+    nameless = ask(kubernetes_api, there, "POST", {"metadata": {}})
+    said = "Required value: name or generateName is required"
+    assert (nameless.code, nameless.json["reason"]) == (422, "Invalid")
+    assert nameless.json["message"] == f'Deployment.apps "" is invalid: metadata.name: {said}'
+    cause = {"reason": "FieldValueRequired", "message": said, "field": "metadata.name"}
+    assert nameless.json["details"] == {"group": "apps", "kind": "Deployment", "causes": [cause]}
+
+    again = ask(kubernetes_api, there, "POST", {"metadata": {"name": "a", "resourceVersion": "7"}})
+    assert (again.code, "reason" in again.json) == (500, False)
+    assert again.json["message"] == "resourceVersion should not be set on objects to be created"
+
+    given = {"name": "a", "uid": "forged", "deletionTimestamp": "2026-01-01T00:00:00Z", "generation": 7}
+    made = ask(kubernetes_api, there, "POST", {"metadata": given}).json["metadata"]
+    assert made["uid"] != "forged"
+    assert "deletionTimestamp" not in made
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH"])

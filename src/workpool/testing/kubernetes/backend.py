@@ -153,6 +153,8 @@ class Backend:
         given = _document(request.body)
         _refuse_another(given.get("metadata", {}), target, resource)
         if request.verb == "create":
+            if given.get("metadata", {}).get("resourceVersion") not in (None, "", "0"):
+                raise ApiError(status.version_set())
             placed = {"metadata": {**given.get("metadata", {}), "namespace": namespace}}
             return 201, store.create(resource, {**given, **placed}, self.timestamp())
         if target.subresource == "status":

@@ -143,7 +143,7 @@ def discovery(path: str, resources: Iterable[Resource]) -> Mapping[str, Any]:
     core = groups.pop("", {})
     match path.strip("/").split("/"):
         case ["version"]:
-            return {"major": "1", "minor": "34", "gitVersion": "v1.34.0+workpool", "platform": "linux/amd64"}
+            return {"major": "1", "minor": "36", "gitVersion": "v1.36.0+workpool", "platform": "linux/amd64"}
         case ["api"]:
             return {"kind": "APIVersions", "versions": [*core], "serverAddressByClientCIDRs": []}
         case ["apis"]:

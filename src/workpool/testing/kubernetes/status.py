@@ -10,8 +10,8 @@ from typing import Any
 
 __all__ = [
     "ApiError", "already_exists", "bad_request", "conflict", "deleted", "expired", "expired_continue", "forbidden",
-    "internal_error", "invalid_list_options", "method_not_allowed", "no_version", "not_found", "of_code", "status",
-    "stream_error", "too_large", "unauthorized", "unknown_resource", "unsupported_media_type",
+    "internal_error", "invalid_list_options", "method_not_allowed", "no_name", "no_version", "not_found", "of_code",
+    "status", "stream_error", "too_large", "unauthorized", "unknown_resource", "unsupported_media_type", "version_set",
 ]  # fmt: skip
 
 
@@ -21,14 +21,14 @@ class ApiError(Exception):
     Attributes:
         status: The Status object.
         code: Its HTTP status.
-        reason: Its reason, such as "NotFound", "AlreadyExists", "Conflict" or "Expired".
+        reason: Its reason, such as "NotFound", "AlreadyExists", "Conflict" or "Expired"; empty where it has none.
     """
 
     def __init__(self, status: dict[str, Any]) -> None:
         super().__init__(status["message"])
         self.status: dict[str, Any] = status
         self.code: int = status["code"]
-        self.reason: str = status["reason"]
+        self.reason: str = status.get("reason", "")
 
 
 def status(code: int, reason: str, message: str, **more: Any) -> dict[str, Any]:
@@ -135,6 +135,14 @@ def unsupported_media_type(accepted: list[str]) -> dict[str, Any]:
     return status(415, "UnsupportedMediaType", message)
 
 
+def no_name(kind: str, group: str) -> dict[str, Any]:
+    """422: an object that is to be created has no name."""
+    said = "Required value: name or generateName is required"
+    cause = {"reason": "FieldValueRequired", "message": said, "field": "metadata.name"}
+    message = f'{_qualified(kind, group)} "" is invalid: metadata.name: {said}'
+    return status(422, "Invalid", message, details={**_details("", kind, group), "causes": [cause]})
+
+
 def no_version(plural: str, name: str, group: str) -> dict[str, Any]:
     """422: an update of a custom resource that does not say of which version it is."""
     said = "Invalid value: 0x0: must be specified for an update"
@@ -155,6 +163,13 @@ def internal_error(message: str) -> dict[str, Any]:
     """500 as the answer to a request."""
     details = {"causes": [{"message": message}]}
     return status(500, "InternalError", f"Internal error occurred: {message}", details=details)
+
+
+def version_set() -> dict[str, Any]:
+    """500, and no reason: an object that is to be created has a version already."""
+    refusal = status(500, "", "resourceVersion should not be set on objects to be created")
+    del refusal["reason"]
+    return refusal
 
 
 def stream_error(message: str) -> dict[str, Any]:

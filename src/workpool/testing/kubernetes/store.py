@@ -21,7 +21,7 @@ from itertools import takewhile
 from typing import Any, Final
 
 from workpool.testing.kubernetes.resource import Resource
-from workpool.testing.kubernetes.status import ApiError, already_exists, bad_request, conflict, not_found
+from workpool.testing.kubernetes.status import ApiError, already_exists, conflict, no_name, not_found
 
 __all__ = ["FIRST_VERSION", "Change", "Store", "with_version"]
 
@@ -33,7 +33,7 @@ FIRST_VERSION: Final = 90
 _OWNED: Final = (
     "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds",
 )  # fmt: skip
-"""What an update cannot change."""
+"""What only the server sets."""
 
 _UIDS: Final = uuid.UUID("6f0a3c52-5b0e-4c83-9d5e-2f6d0b7a1c44")
 
@@ -114,16 +114,18 @@ class Store:
             now: The time, as its `creationTimestamp`.
 
         Raises:
-            ApiError: AlreadyExists.
+            ApiError: AlreadyExists; Invalid where there is no name.
         """
         new = _normal(resource, made)
         metadata = new["metadata"]
         if generated := metadata.get("generateName"):
             metadata.setdefault("name", f"{generated}{self.version:05x}")
         if not metadata.get("name"):
-            raise ApiError(bad_request("name or generateName is required"))
+            raise ApiError(no_name(resource.kind, resource.group))
         if _key(new) in self._objects.get(resource, {}):
             raise ApiError(already_exists(resource.plural, metadata["name"], resource.group))
+        for name in _OWNED:
+            metadata.pop(name, None)
         metadata |= {"uid": str(uuid.uuid5(_UIDS, str(self.version))), "creationTimestamp": now}
         if "spec" in new:
             metadata["generation"] = 1
