@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 import hypothesis  # noqa: F401
 import pytest
 
-LIMIT = 120
+LIMIT = 600
 """Seconds without a new run after which those that go on are ended: then the bounds that the tests have did not hold."""
 
 FAULT = 70

@@ -1080,8 +1080,8 @@ BUGS = [
     Bug(
         'collection of another thread not waited for by the history',
         'testing/history.py',
-        '        while not collected:\n',
-        '        if not collected:\n',
+        '        while not collected and',
+        '        if not collected and',
         'testing/test_history.py',
     ),
     Bug(
@@ -1558,7 +1558,7 @@ BUGS = [
     Bug(
         "nobody waits for the old key",
         "sources/kubernetes/moving.py",
-        "if step.after is None or not self._intake.mark(step.after, _Move(self._over, uid)):",
+        "if step.after is None or not self._intake.mark(step.after, _Move(self._over, name)):",
         "if True:",
         "sources/kubernetes/test_watch_rules.py::test_r27_events_under_a_new_key_wait_for_those_under_the_old_one",
     ),
@@ -1579,7 +1579,7 @@ BUGS = [
     Bug(
         "events of a watch kept until there are many",
         "sources/kubernetes/reader.py",
-        "        self._add()\n        if isinstance(step, Read):",
+        "        self.flush()\n        if isinstance(step, Read):",
         "        if isinstance(step, Read):",
         "sources/kubernetes/test_watch_rules.py::test_r05_synced_comes_when_all_that_was_there_is_added",
     ),
