@@ -37,6 +37,14 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServe
         yield server
 
 
+def test_the_bad_lines_of_an_earlier_run_are_replaced(server: ApiServer, tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("from an earlier run\n")
+    options = ["--on-bad-line", "skip", "--bad-lines", "kept"]
+    done = workpool("run", "h.py:die", "--source", "k8s:v1/pods", *options)
+    assert done.returncode == 1
+    assert (tmp_path / "kept").read_text() == ""
+
+
 def test_run_follows_a_resource_until_ctrl_c(server: ApiServer) -> None:
     where = ["--source", "k8s:v1/pods", "-n", "shop", "-l", "tier=web"]
     with started("run", "h.py:show", *where, "--key", "label:app") as process:

@@ -170,6 +170,32 @@ def test_a_wrong_argument_is_one_line(folder: Path, arguments: str, message: str
     assert not (folder / "kept").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("h.py:echo --source none --key n", "cannot read none: No such file or directory"),
+        ("h.py:echo --source five.ndjson --key n.", "the key 'n.' is not JMESPath: Expecting: "),
+        ("h.py:echo --source five.ndjson --key n -n shop", "--namespace is for a source of Kubernetes"),
+    ],
+)
+def test_a_wrong_argument_leaves_the_bad_lines_of_an_earlier_run(folder: Path, arguments: str, message: str) -> None:
+    (folder / "kept").write_text("from an earlier run\n")
+    done = workpool("run", *arguments.split(), "--on-bad-line", "skip", "--bad-lines", "kept")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith(f"workpool: {message}")
+    assert (folder / "kept").read_text() == "from an earlier run\n"
+
+
+def test_bad_lines_do_not_replace_what_standard_input_comes_from(folder: Path) -> None:
+    events = (folder / "five.ndjson").read_text()
+    options = ["--source", "-", "--key", "n", "--on-bad-line", "skip", "--bad-lines", "five.ndjson"]
+    with (folder / "five.ndjson").open() as stdin:
+        done = workpool("run", "h.py:echo", *options, stdin=stdin)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "workpool: --bad-lines would replace the source -\n"
+    assert (folder / "five.ndjson").read_text() == events
+
+
 @pytest.mark.parametrize("wrong", [["--workers", "0"], ["--max-backlog", "-1"], ["--on-bad-line", "ask"], ["--nope"]])
 def test_usage_errors_are_plain(folder: Path, wrong: list[str]) -> None:
     done = workpool("run", "h.py:echo", "--source", "five.ndjson", "--key", "n", *wrong)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import signal
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -163,9 +164,10 @@ def run(
 
     def prepare() -> Run:
         handler = load_handler(handlers)
-        bad = BadLines(on_bad_line is OnBadLine.skip, _open_kept(bad_lines, on_bad_line, source))
-        place = _Place(namespace, selector, field_selector, kubeconfig, context, missing)
-        return Run(handler, _open(source, key, bad, place), bad, workers=workers, max_backlog=max_backlog or None)
+        bad = BadLines(on_bad_line is OnBadLine.skip)
+        reader = _open(source, key, bad, _Place(namespace, selector, field_selector, kubeconfig, context, missing))
+        bad.keep_in(_open_kept(bad_lines, on_bad_line, source))  # The last, for it empties the file.
+        return Run(handler, reader, bad, workers=workers, max_backlog=max_backlog or None)
 
     _perform(prepare, lambda summary: put(summary.to_json() + "\n") if json else _show(summary))
 
@@ -283,8 +285,10 @@ def _open_kept(path: Path | None, on_bad_line: OnBadLine, source: str) -> IO[byt
     if on_bad_line is not OnBadLine.skip:
         raise Complaint("--bad-lines keeps what --on-bad-line skip skips, and without that nothing is")
     try:
-        if source != "-" and path.exists() and path.samefile(source):
-            raise Complaint(f"--bad-lines would replace the source {source}")
+        if path.is_file() and not source.startswith("k8s:"):
+            read = os.fstat(0) if source == "-" else Path(source).stat()
+            if os.path.samestat(path.stat(), read):
+                raise Complaint(f"--bad-lines would replace the source {source}")
         return path.open("wb")
     except OSError as error:
         raise Complaint(f"cannot write {path}: {error.strerror}") from error

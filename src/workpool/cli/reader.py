@@ -27,12 +27,15 @@ class BadLines:
 
     Args:
         skip: Go on after them.
-        file: Where to keep them, as they were read; None to keep none.
     """
 
-    def __init__(self, skip: bool, file: IO[bytes] | None = None) -> None:
+    def __init__(self, skip: bool) -> None:
         self.count: int = 0
         self._skip = skip
+        self._file: IO[bytes] | None = None
+
+    def keep_in(self, file: IO[bytes] | None) -> None:
+        """Say where to keep them, as they were read; None to keep none. Before the reading starts."""
         self._file = file
 
     def take(self, source: str, line: BadLine) -> None:
