@@ -254,7 +254,8 @@ class Driver(Telling[K, E]):
             return  # The handler forked, and in the child there is nobody to leave.
         last = self._step(self._core.leave, worker)
         self._step(self._wake)  # The next that sleeps may leave too.
-        self._step(self._nudge)  # And whoever keeps the time, if that is the last.
+        if self._core.workers <= {TIMEKEEPER}:
+            self._step(self._nudge)  # So may whoever keeps the time: a look at it is O(workers), and this the last.
         if last:
             if self._hearing:
                 self._step(self._core.end)

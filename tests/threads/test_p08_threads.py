@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -255,3 +256,19 @@ def test_an_add_that_finds_the_mutex_taken_goes_on_when_it_is_free(monkeypatch: 
         pool._mutex.release()
     adding()
     assert pool.stop(PATIENCE) == [("a", 1)]
+
+
+def test_the_time_is_not_looked_at_for_each_worker_that_leaves() -> None:
+    """A look is O(workers), and so an ending was O(workers squared): minutes for 16,000."""
+    looks = 0
+
+    class CountingClock(FakeClock):
+        def pause(self, until: float, ring: Callable[[], None]) -> float | None:
+            nonlocal looks
+            looks += 1
+            return super().pause(until, ring)
+
+    pool: EventWorkerPool[str, int] = EventWorkerPool(print, workers=50, clock=CountingClock())
+    pool.start()
+    pool.stop(PATIENCE)
+    assert looks <= 2  # One at the start, and one for the last.
