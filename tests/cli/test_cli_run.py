@@ -150,6 +150,10 @@ def test_a_truncated_gz_is_told_even_where_bad_lines_are_skipped(folder: Path) -
         ("h.py:ecko --source five.ndjson --key n", "h.py has no 'ecko'; did you mean 'echo'?"),
         ("h.py:echo --source five.ndjson --key n.", "the key 'n.' is not JMESPath: Expecting: "),
         (
+            f"h.py:echo --source five.ndjson --key n --workers {10**20}",
+            "cannot start 100,000,000,000,000,000,000 workers",
+        ),
+        (
             "h.py:echo --source five.ndjson --key n --bad-lines kept",
             "--bad-lines keeps what --on-bad-line skip skips, and without that nothing is",
         ),

@@ -94,7 +94,7 @@ class Run:
         started = time.monotonic()
         try:
             self._pool.start()
-        except RuntimeError as error:
+        except (RuntimeError, OverflowError, MemoryError) as error:
             raise Complaint(f"cannot start {self._pool.workers:,} workers: {error}") from error
         self._reader.start(MeteredIntake(self._pool, self._meter), self._over)
         while not (self._over.wait(_TICK) or self._signals):
