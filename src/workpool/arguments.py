@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import operator
 import threading
+from collections.abc import Iterable
 
-__all__ = ["count", "duration", "require_hashable", "seconds"]
+__all__ = ["count", "duration", "require_hashable", "require_methods", "seconds"]
 
 
 def count(name: str, value: object, least: int = 1) -> int:
@@ -63,3 +64,15 @@ def require_hashable(key: object) -> None:
         hash(key)
     except TypeError as error:
         raise TypeError(f"a key must be hashable, and {key!r} is not: {error}") from None
+
+
+def require_methods(name: str, value: object, methods: Iterable[str], hint: str = "") -> None:
+    """Raise where an object cannot be called as it will be.
+
+    Raises:
+        TypeError: A method is missing; or it is a class, and not an object of it.
+    """
+    if isinstance(value, type):
+        raise TypeError(f"{name} must be an object, and {value!r} is a class: make one of it, {value.__name__}(...)")
+    if missing := [each for each in methods if not callable(getattr(value, each, None))]:
+        raise TypeError(f"{name} must have {', '.join(missing)}, and {value!r} has not{hint}")

@@ -16,7 +16,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final, ParamSpec, TypeVar
 
 from workpool import process
-from workpool.arguments import count, duration, require_hashable
+from workpool.arguments import count, duration, require_hashable, require_methods
 from workpool.clock import Clock, SystemClock
 from workpool.coalescing import Coalescing
 from workpool.dispatch import Dispatch
@@ -78,6 +78,8 @@ class Driver(Telling[K, E]):
         self._hearing: Hearing | None = None if features.hooks is None else Hearing(features.hooks, name)
         self._on_failure: Policy = require_policy(on_failure)
         self._warn_after: float | None = None if warn_after is None else duration("warn_after", warn_after)
+        if clock is not None:
+            require_methods("clock", clock, ("now", "pause"))
         self._clock: Clock = clock or SystemClock()
         self._late: list[tuple[int, K, float]] = []
         """Workers whose handlers run for long, to be reported."""

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from time import perf_counter
 from typing import Any, Final, Protocol
 
+from workpool.arguments import require_methods
 from workpool.handlers import Delivery
 from workpool.records import Dead, Stats
 
@@ -81,13 +82,12 @@ class Hearing:
         pool: The name of the pool.
 
     Raises:
-        TypeError: One of the hooks is missing.
+        TypeError: One of the hooks is missing; or they are a class, and not an object of it.
     """
 
     def __init__(self, hooks: Hooks, pool: str) -> None:
         names = [name for name in vars(Hooks) if not name.startswith("_")]
-        if missing := [name for name in names if not callable(getattr(hooks, name, None))]:
-            raise TypeError(f"hooks must have {', '.join(missing)}, and {hooks!r} has not: inherit from workpool.Hooks")
+        require_methods("hooks", hooks, names, ": inherit from workpool.Hooks")
         self._hooks = hooks
         self._pool = pool
         self._has_raised = self._has_ended = False

@@ -13,6 +13,7 @@ from queue import SimpleQueue
 from time import monotonic
 from typing import Any, Generic, Protocol
 
+from workpool.arguments import require_methods
 from workpool.errors import HandlerError, PoolClosed, PoolFull
 from workpool.lanes import NOTHING, E, K
 from workpool.pool import Adding, Pool
@@ -130,9 +131,14 @@ class Reading:
         sources: Each is read on a thread of its own.
         bell: A gate, as the pool's driver tells them.
         ring: Tells it, from any thread.
+
+    Raises:
+        TypeError: One is no source.
     """
 
     def __init__(self, pool: Pool[Any, Any], sources: Sequence[Source], bell: object, ring: Callable[[], None]) -> None:
+        for source in sources:
+            require_methods("a source", source, ("feed", "stop"))
         self._pool = pool
         self._sources = sources
         self._bell = bell

@@ -82,8 +82,11 @@ class Pool(Driver[K, E]):
 
         Raises:
             PoolFull, PoolClosed, HandlerError: It was not added, and is still among the dead.
+            TypeError: It is no `Dead`.
             ValueError: It is not among the dead: it was replayed, or is not kept any more.
         """
+        if not isinstance(dead, Dead):
+            raise TypeError(f"what is replayed must be one of dead(), and {dead!r} is not")
 
         def replay() -> bool:
             return self._core.replay(dead, self._features.enclose(dead.event, self._clock))

@@ -298,6 +298,7 @@ class EventWorkerPool(Pool[K, E]):
                 of their source; those of several sources in the order in which they are read.
 
         Raises:
+            TypeError: One is no source.
             HandlerError: The pool failed.
             PoolClosed: It was drained or stopped before.
             Exception: What a source raised first; the others are stopped.

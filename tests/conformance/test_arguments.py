@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from support import PATIENCE, Driver
-from workpool import Delivery, Park, Retry
+from workpool import Delivery, Hooks, Park, Retry
+from workpool.testing import FakeClock
 
 
 @pytest.mark.parametrize("value", [0, -1])
@@ -226,3 +227,23 @@ def test_a_class_is_a_handler_whatever_its_instances_are(driver: Driver) -> None
 def test_the_number_of_workers_has_a_default(driver: Driver) -> None:
     assert driver.pool(print).workers == driver.default_workers
     assert driver.pool(print, workers=3).workers == 3
+
+
+def test_hooks_that_are_a_class(driver: Driver) -> None:
+    with pytest.raises(TypeError, match=r"hooks must be an object, and .* is a class: make one of it, Hooks\(...\)"):
+        driver.pool(print, hooks=Hooks)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(7, "clock must have now, pause, and 7 has not"), (FakeClock, r"is a class: make one of it, FakeClock\(...\)")],
+)
+def test_a_clock_that_is_none(driver: Driver, value: object, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        driver.pool(print, clock=value)
+
+
+def test_what_is_replayed_has_to_be_dead(driver: Driver) -> None:
+    pool = driver.pool(print)
+    with pytest.raises(TypeError, match=r"what is replayed must be one of dead\(\), and 7 is not"):
+        pool.replay(7)

@@ -231,3 +231,11 @@ def test_a_thread_that_cannot_be_started_stops_those_that_were(driver: Driver, m
             pool.run(first, Scripted())
         assert first.is_stopped.is_set()
         assert first.has_ended.is_set()
+
+
+@pytest.mark.parametrize("wrong", ["v1/pods", [Scripted()]])
+def test_what_is_no_source_is_refused_before_any_is_read(driver: Driver, wrong: object) -> None:
+    good = Scripted()
+    with driver.pool(print) as pool, pytest.raises(TypeError, match=r"a source must have feed, stop, and .* has not"):
+        pool.run(good, wrong)
+    assert not good.has_begun.is_set()
