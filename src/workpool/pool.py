@@ -85,10 +85,10 @@ class Pool(Driver[K, E]):
             TypeError: It is no `Dead`.
             ValueError: It is not among the dead: it was replayed, or is not kept any more.
         """
-        if not isinstance(dead, Dead):
-            raise TypeError(f"what is replayed must be one of dead(), and {dead!r} is not")
 
         def replay() -> bool:
+            if not isinstance(dead, Dead):
+                raise TypeError(f"what is replayed must be one of dead(), and {dead!r} is not")
             return self._core.replay(dead, self._features.enclose(dead.event, self._clock))
 
         if not self._by_hand(replay):
