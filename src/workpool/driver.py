@@ -81,6 +81,8 @@ class Driver(Telling[K, E]):
         if clock is not None:
             require_methods("clock", clock, ("now", "pause"))
         self._clock: Clock = clock or SystemClock()
+        self._began: dict[int, float] = {}
+        """When the delivery of each worker that has one began, with `timing`."""
         self._late: list[tuple[int, K, float]] = []
         """Workers whose handlers run for long, to be reported."""
         self._mutex: Mutex = make_mutex()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any, Generic, Literal, NoReturn, Self
 
 from workpool.arguments import count
@@ -32,10 +33,12 @@ class Pool(Driver[K, E]):
     def explain(self, key: K) -> Explanation:
         """What a key waits for: its state, which attempt, the last error, how many events wait. O(workers).
 
+        With `timing` it also says since when a key is in flight or ready; a ready one is looked for, O(ready keys).
+
         Raises:
             TypeError: The key is not hashable.
         """
-        return self._step(self._core.explain, key)
+        return self._step(self._explain, key)
 
     def top(self, n: int = 10, *, by: Literal["depth", "age"] = "depth") -> list[Explanation]:
         """The keys to look at first, each explained.
@@ -144,6 +147,20 @@ class Pool(Driver[K, E]):
             f"<EventWorkerPool {core.name!r}: {core.state.value}, "
             f"{core.waiting} events waiting, {core.in_flight} in flight>"
         )
+
+    # Steps: each is called with the mutex taken.
+
+    def _explain(self, key: K) -> Explanation:
+        core, found = self._core, self._core.explain(key)
+        if not self._features.timing:
+            return found
+        if found.state == "in flight":
+            began = (self._began.get(worker) for worker in range(len(core.holds)) if core.key_at(worker) == key)
+            return replace(found, since=next(began, None))
+        if found.state == "ready":
+            heads: Iterator[Any] = (event for each, event in core.ready if each == key)
+            return replace(found, since=next(heads).added)
+        return found
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(f"pool {self._core.name!r} holds workers and cannot be pickled or copied")

@@ -42,7 +42,8 @@ class Explanation:
     error: str
     """What the last attempt at its first event raised, as text; empty where none has failed."""
     since: float | None = None
-    """When it was held; None for a key that is not held."""
+    """When it was held, by the pool's clock. With `timing` also when its delivery in flight began, and of a key that is
+    ready when its first event was added. Else None."""
     due: float | None = None
     """When its head may start; None for a key that waits for no time."""
 

@@ -100,6 +100,7 @@ class Features:
 
 
 class _Pool(Protocol):
+    _began: dict[int, float]
     _clock: Clock
     _core: Any
     _features: Features
@@ -219,6 +220,8 @@ class Turn(Generic[K, E]):
                 done = error.done if isinstance(error, BatchIncomplete) and error.done < given.size else 0
                 self._pool._step(self._settle, done, given.size)
             raise
+        finally:
+            self._pool._began.pop(self._worker, None)
         if self._features.batch and self._is_here():
             self._pool._step(self._settle, given.size - 1, 0)
 
@@ -241,7 +244,8 @@ class Turn(Generic[K, E]):
             if event.context is not None:
                 context = event.context.copy()  # What an attempt changes there is not the next one's.
             if event.added is not None:
-                delivery = delivery._replace(age=max(0.0, self._pool._clock.now() - event.added))
+                self._pool._began[self._worker] = now = self._pool._clock.now()
+                delivery = delivery._replace(age=max(0.0, now - event.added))
         if features.batch is None:
             return _Given(opened(event), delivery, context, 1, ends=True)
         events = [opened(each) for each in core.batch(key, event, features.batch)]

@@ -39,6 +39,26 @@ def test_a_delivery_tells_how_old_its_event_is(driver: Driver) -> None:
     assert ages == [(0, 0.0), (1, 7.0), (2, 2.0), (1, 11.0)]
 
 
+@pytest.mark.parametrize("timing", [True, False])
+def test_it_is_known_since_when_a_key_is_in_flight_or_ready(driver: Driver, timing: bool) -> None:
+    """P10; since when one is held is always known."""
+    gate, clock = Gate(), FakeClock()
+    pool = driver.pool(gate, workers=1, clock=clock, timing=timing).start()
+    start = clock.now()
+    pool.add("a", 0)
+    gate.wait_inside()
+    clock.advance(5)
+    pool.add("a", 1)
+    pool.add("b", 2)
+    clock.advance(3)
+    pool.add("c", 3, delay=10)
+    told = [pool.explain(key) for key in "abcd"]
+    assert [each.state for each in told] == ["in flight", "ready", "delayed", "idle"]
+    assert [each.since for each in told] == [*([start, start + 5] if timing else [None, None]), start + 8, None]
+    gate.open.set()
+    pool.stop(PATIENCE)
+
+
 def test_hooks_are_told_too(driver: Driver) -> None:
     clock, told = FakeClock(), []
 
