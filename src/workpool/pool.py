@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import Any, Generic, Literal, NoReturn, Self
+from typing import Any, Generic, Literal, NoReturn, Self, cast
 
 from workpool.arguments import count
 from workpool.driver import Driver
@@ -158,8 +158,8 @@ class Pool(Driver[K, E]):
             began = (self._began.get(worker) for worker in range(len(core.holds)) if core.key_at(worker) == key)
             return replace(found, since=next(began, None))
         if found.state == "ready":
-            heads: Iterator[Any] = (event for each, event in core.ready if each == key)
-            return replace(found, since=next(heads).added)
+            head = cast("Any", next(event for each, event in core.ready if each == key))
+            return replace(found, since=head.added)
         return found
 
     def __reduce__(self) -> NoReturn:
