@@ -32,9 +32,11 @@ class ApiError(Exception):
 
 
 def status(code: int, reason: str, message: str, **more: Any) -> dict[str, Any]:
-    """A Status of a failure; `details` and `metadata` are what may come with it."""
+    """A Status of a failure, whose reason may be empty; `details` and `metadata` are what may come with it."""
     made: dict[str, Any] = {"kind": "Status", "apiVersion": "v1", "metadata": more.get("metadata", {})}
-    made |= {"status": "Failure", "message": message, "reason": reason}
+    made |= {"status": "Failure", "message": message}
+    if reason:
+        made["reason"] = reason
     if "details" in more:
         made["details"] = more["details"]
     return made | {"code": code}
@@ -138,25 +140,19 @@ def unsupported_media_type(accepted: list[str]) -> dict[str, Any]:
 def no_name(kind: str, group: str) -> dict[str, Any]:
     """422: an object that is to be created has no name."""
     said = "Required value: name or generateName is required"
-    cause = {"reason": "FieldValueRequired", "message": said, "field": "metadata.name"}
-    message = f'{_qualified(kind, group)} "" is invalid: metadata.name: {said}'
-    return status(422, "Invalid", message, details={**_details("", kind, group), "causes": [cause]})
+    return _invalid(kind, "", group, [{"reason": "FieldValueRequired", "message": said, "field": "metadata.name"}])
 
 
 def no_version(plural: str, name: str, group: str) -> dict[str, Any]:
     """422: an update of a custom resource that does not say of which version it is."""
     said = "Invalid value: 0x0: must be specified for an update"
     cause = {"reason": "FieldValueInvalid", "message": said, "field": "metadata.resourceVersion"}
-    message = f'{_qualified(plural, group)} "{name}" is invalid: metadata.resourceVersion: {said}'
-    return status(422, "Invalid", message, details={**_details(name, plural, group), "causes": [cause]})
+    return _invalid(plural, name, group, [cause])
 
 
 def invalid_list_options(causes: list[dict[str, Any]]) -> dict[str, Any]:
     """422: parameters that do not go together; each cause has a reason, a message and a field."""
-    details = {"group": "meta.k8s.io", "kind": "ListOptions", "causes": causes}
-    said = ", ".join(f"{each['field']}: {each['message']}" for each in causes)
-    text = f'ListOptions.meta.k8s.io "" is invalid: {said if len(causes) == 1 else f"[{said}]"}'
-    return status(422, "Invalid", text, details=details)
+    return _invalid("ListOptions", "", "meta.k8s.io", causes)
 
 
 def internal_error(message: str) -> dict[str, Any]:
@@ -167,9 +163,7 @@ def internal_error(message: str) -> dict[str, Any]:
 
 def version_set() -> dict[str, Any]:
     """500, and no reason: an object that is to be created has a version already."""
-    refusal = status(500, "", "resourceVersion should not be set on objects to be created")
-    del refusal["reason"]
-    return refusal
+    return status(500, "", "resourceVersion should not be set on objects to be created")
 
 
 def stream_error(message: str) -> dict[str, Any]:
@@ -188,6 +182,12 @@ def deleted(plural: str, name: str, group: str, metadata: Mapping[str, Any]) -> 
     """200: what a delete answers, of most resources."""
     details = {**_details(name, plural, group), "uid": metadata["uid"]}
     return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
+
+
+def _invalid(kind: str, name: str, group: str, causes: list[dict[str, Any]]) -> dict[str, Any]:
+    said = ", ".join(f"{each['field']}: {each['message']}" for each in causes)
+    text = f'{_qualified(kind, group)} "{name}" is invalid: {said if len(causes) == 1 else f"[{said}]"}'
+    return status(422, "Invalid", text, details={**_details(name, kind, group), "causes": causes})
 
 
 def _qualified(plural: str, group: str) -> str:
