@@ -214,11 +214,12 @@ class Turn(Generic[K, E]):
                     require_done(given.result, given.size)
                     self._hand.ended = True
         except BaseException as error:
-            if self._features.batch and self._is_here() and self._hand.ended:
-                self._pool._step(self._settle, given.size - 1, 0)  # A hook's, and not the handler's: that has done all.
-            elif self._features.batch and self._is_here():
-                done = error.done if isinstance(error, BatchIncomplete) and error.done < given.size else 0
-                self._pool._step(self._settle, done, given.size)
+            if self._features.batch and self._is_here():
+                done, failed = given.size - 1, 0
+                if not self._hand.ended:  # Else it is a hook's error, and not the handler's: that has done all.
+                    done = error.done if isinstance(error, BatchIncomplete) and error.done < given.size else 0
+                    failed = given.size
+                self._pool._step(self._settle, done, failed)
             raise
         finally:
             self._pool._began.pop(self._worker, None)
