@@ -148,6 +148,9 @@ class Pool(Driver[K, E]):
             f"{core.waiting} events waiting, {core.in_flight} in flight>"
         )
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"pool {self._core.name!r} holds workers and cannot be pickled or copied")
+
     # Steps: each is called with the mutex taken.
 
     def _explain(self, key: K) -> Explanation:
@@ -161,9 +164,6 @@ class Pool(Driver[K, E]):
             head = cast("Any", next(event for each, event in core.ready if each == key))
             return replace(found, since=head.added)
         return found
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(f"pool {self._core.name!r} holds workers and cannot be pickled or copied")
 
 
 class Adding(Generic[K, E]):
